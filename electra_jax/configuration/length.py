@@ -101,8 +101,8 @@ def _steps_for_tokens(config: dict[str, Any], num_tokens: float) -> int:
     if num_tokens <= needed:
         raise ValueError(
             f"config.train.num_tokens: got {num_tokens:,.0f}, expected more than {needed:,}, which are "
-            f"read before the last stage begins with step {last.first_step:,}. Pass more, or begin the stages "
-            "earlier."
+            f"read before the last stage begins with step {last.first_step:,}. Pass more, or begin the "
+            "stages earlier."
         )
     return last.first_step + _round_up((num_tokens - needed) / _tokens_a_step(last.config))
 

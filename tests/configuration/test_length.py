@@ -44,7 +44,7 @@ def test_tokens_of_a_run_with_stages():
     assert num_steps(config) == 5007
     assert resolve(config).stages[-1].end == 5007
     # 100 · 2,048 + 4,900 · 4,096 are too few, one step more is enough.
-    message = r"^config\.train\.num_tokens: got 20,275,200, expected more than 20,275,200\. .* step 5,000"
+    message = r"^config\.train\.num_tokens: got 20,275,200, expected more than 20,275,200, .* step 5,000"
     with pytest.raises(ValueError, match=message) as error:
         resolve(configuration(stages, num_tokens=20_275_200.0))
     assert "num_steps" not in str(error.value)  # which nobody gave
