@@ -260,7 +260,7 @@ def test_an_index_whose_part_is_missing(model):
         ({"optimizer__groups": 5}, r"got 5 at config\.optimizer\.groups, expected a list"),
         ({"data__sequence_length": 10**12}, r"config\.data\.sequence_length: got 10+, expected 1 or more"),
         ({"data__sequence_length": "x"}, r"got 'x' at config\.data\.sequence_length"),
-        ({"stages": [[5, {"data.sequence_length": 10**12}]]}, r"config\.data\.sequence_length: got 10+"),
+        ({"stages": [[-1, {"data.sequence_length": 10**12}]]}, r"config\.data\.sequence_length: got 10+"),
         ({"stages": [5]}, r"got 5 at config\.stages\[0\], expected a list"),
         ({"stages": [[5]]}, "values of another form|not enough values"),
         ({"model__dtype": ["float32"]}, r"model\.dtype: got \['float32'\], expected one of"),

@@ -292,7 +292,8 @@ def test_objectives_and_their_flops(name):
         return
     objective = make_objective(full, model, SPECIAL, WORD_STARTS)
     batch = jax.eval_shape(objective.prepare, key(), jax.ShapeDtypeStruct((4, 24), jnp.int32))
-    assert jax.eval_shape(objective.targets, batch)[0].shape == (4, int(0.505 * 24))
+    num_rows = 2 if name == "prop" else 1  # for each row of text
+    assert jax.eval_shape(objective.targets, batch)[0].shape == (4, num_rows * int(0.505 * 24))
     plain = {**full, "objective": full["objective"] | {"denoisers": (), "mask_prob": 0.5}}
     assert forward_flops(full, model) == forward_flops(plain, model) > 0
     words = full["objective"] | {"denoisers": ((1.0, 0.2, 1.0, True),)}
