@@ -137,7 +137,7 @@ def make_prop_objective(
 
     def normalizers(batch: WordSetBatch) -> dict[str, jax.Array]:
         return {
-            "mlm": mlm_normalizer(stack([batch.better, batch.worse])),
+            "mlm": mlm_normalizer(batch.better) + mlm_normalizer(batch.worse),
             "rop": batch.weights_B.sum() + EPSILON,
         }
 
