@@ -52,6 +52,7 @@ PRETRAINING = [
     *(f"configs/debug.py:objective={name}" for name in ELECTRA_OBJECTIVES),
     *(f"configs/laptop.py:objective={name}" for name in ("deberta_v3", "electra", "mlm")),
     "configs/laptop.py:objective=distillation,regime=data_limited",
+    *(f"configs/evening_gpu.py:objective={name}" for name in ("deberta_v3", "electra", "mlm")),
 ]
 FINETUNING = [
     f"configs/finetune.py:task={task},model={model},size={size},sift={sift}"

@@ -1,5 +1,5 @@
-"""launch/laptop.sh and local_debug.sh: the commands that they run, which a program in Python's place records;
-and the arguments that they and smoke_test.sh refuse."""
+"""launch/laptop.sh, evening_gpu.sh and local_debug.sh: the commands that they run, which a program in
+Python's place records; and the arguments that they and smoke_test.sh refuse."""
 
 import functools
 import json
@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from data_pipelines.json_files import write_json
+from electra_jax.configuration.recipes import load_config
 from electra_jax.distributed import processor
 from electra_jax.models.config import DTYPES
 from support.paths import ROOT
@@ -27,6 +28,11 @@ with open({log!r}, "a") as log:
 words = [word for argument in arguments for word in argument.split("=", 1)]
 if "--out" in words:
     pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True)
+"""
+# A driver, and what JAX says of its back end.
+WITH_DRIVER = """
+has_cuda_driver() {{ true; }}
+python() {{ if [ "$1" = -c ]; then echo {backend}; else command python "$@"; fi; }}
 """
 # Of a Mac.
 REALPATH = """if [ "$1" = -m ]; then echo "realpath: illegal option -- m" >&2; exit 1; fi
@@ -141,6 +147,44 @@ def test_a_processor_without_bfloat16_takes_float32_and_a_run_keeps_its_own(lapt
         assert f"--config.model.dtype={expected}" in pretrain
 
 
+def test_flags_after_a_double_dash_are_those_of_the_run(laptop, tmp_path):
+    (tmp_path / "mine.txt").write_text("A text.")
+    flags = ["--config.train.num_steps=30", "--config.log.trackers=a b,$c"]
+    for texts in (["mine.txt"], []):
+        outcome, commands = laptop("run", *texts, "--", *flags)
+        assert outcome.returncode == 0, outcome.stderr
+        (pretrain,) = [command for command in commands if command[0] == "electra_jax.pretrain"]
+        assert pretrain[-2:] == flags
+
+
+def with_driver(tmp_path, backend):
+    """Give the stand-in environment of `launch` a driver."""
+    environment = tmp_path / "a [b] c" / "launch" / "environment.sh"
+    environment.write_text(environment.read_text() + WITH_DRIVER.format(backend=backend))
+
+
+def test_an_evening_takes_the_same_steps_with_its_recipe_and_sizes(launch, tmp_path):
+    with_driver(tmp_path, "gpu")
+    (tmp_path / "mine.txt").write_text("A text.")
+    outcome, [tokenizer, corpus, pretrain, export] = launch("evening_gpu.sh", "run", "mine.txt")
+    assert outcome.returncode == 0, outcome.stderr
+    assumed = load_config("configs/evening_gpu.py").assumed
+    assert tokenizer[tokenizer.index("--vocab_size") + 1] == str(assumed.vocab_size)
+    assert corpus[corpus.index("--sequence_length") + 1] == str(assumed.sequence_length)
+    assert "--config=configs/evening_gpu.py" in pretrain and f"--workdir={tmp_path}/run" in pretrain
+    assert export[:2] == ["electra_jax.convert", "export"]
+    assert launch("evening_gpu.sh", "run")[1] == [pretrain], "what exists is not rebuilt"
+
+
+def test_an_evening_needs_a_gpu_that_jax_can_use(launch, tmp_path):
+    outcome, commands = launch("evening_gpu.sh", "run")
+    assert outcome.returncode == 1 and "got no such driver, expected an NVIDIA GPU" in outcome.stderr
+    with_driver(tmp_path, "cpu")
+    outcome, more = launch("evening_gpu.sh", "run")
+    assert outcome.returncode == 1 and "got the back end cpu of JAX, expected" in outcome.stderr
+    assert not commands + more and not (tmp_path / "run-data").exists()
+
+
 @pytest.mark.parametrize("given", ["../my runs/./one/", "link/one", "{tmp_path}/my runs/one"])
 @pytest.mark.parametrize("script", ["laptop.sh", "local_debug.sh"])
 def test_a_run_directory_is_relative_to_the_folder_of_the_call(launch, script, given, tmp_path):
@@ -167,6 +211,8 @@ def test_the_quick_start_has_its_run_in_the_checkout(launch, tmp_path):
         ("laptop.sh", ["gs://bucket/run"], "got gs://bucket/run, expected a local directory"),
         ("laptop.sh", ["run", "--validation", __file__], "got --validation alone, expected texts to train"),
         ("laptop.sh", ["--help"], "bash launch/laptop.sh runs/laptop mine.jsonl"),
+        ("evening_gpu.sh", ["--help"], "bash launch/evening_gpu.sh runs/evening mine.jsonl"),
+        ("evening_gpu.sh", ["run", "missing.txt"], "evening_gpu.sh: got missing.txt, expected a file"),
         ("local_debug.sh", ["--help"], "got --help, expected a local directory for the run. Example:\n"),
         ("local_debug.sh", ["-h"], "Example:\n  bash launch/local_debug.sh runs/debug\n"),
         ("local_debug.sh", ["s3://bucket/run"], "electra_jax/runs/README.md explains runs in buckets"),
