@@ -191,6 +191,8 @@ class Babysitter:
     def __init__(self, tpu: Tpu, arguments: Sequence[str]):
         self.tpu, self.arguments, self.progress = tpu, arguments, Progress(tpu)
         self.failures, self.counted, self.launched = 0, "", time.monotonic()
+        self.refusal = ""  # of a creation that failed and is not counted yet
+        self.is_complete = False
 
     def tick(self) -> int | None:
         """Check once and act once; returns the exit code when the run is complete, else None.
@@ -199,19 +201,35 @@ class Babysitter:
           UnreachableError: no answer.
           LauncherError: too many failures, or a run with other arguments is running on the TPU.
         """
+        if self.is_complete:
+            return self._finish()
         condition = self.tpu.condition()
         if condition.state == "ready":
             return self._check_run()
         if condition.state == "missing":
+            self._count_refusal()
             self._try(self.tpu.create)
         elif condition.state == "waiting":
             self.progress(condition.text)
         else:
             self.tpu.log(f"{condition.text}. Deleting it, then creating it again.")
+            self.refusal = condition.text if condition.state == "failed" else ""
             self.tpu.delete()
-            if condition.state == "failed":
-                self.count_failure(condition.text, 1)
+            self._count_refusal()
         return None
+
+    def _count_refusal(self) -> None:
+        """Count a failed creation once its TPU is gone, even if the answer to the deletion was lost."""
+        text, self.refusal = self.refusal, ""
+        if text:
+            self.count_failure(text, 1)
+
+    def _finish(self) -> int:
+        """The end of a complete run. If the answer to the deletion is lost, this is all that is tried again:
+        any other step would find no TPU, and create one for a run that is complete."""
+        if self.tpu.options.delete_when_done:
+            self.tpu.delete()
+        return 0
 
     def _check_run(self) -> int | None:
         workers = self.tpu.workers()
@@ -227,9 +245,8 @@ class Babysitter:
             return None
         if is_ours and state == "complete":
             self.tpu.log(f"{self.tpu.name}: the run is complete.")
-            if self.tpu.options.delete_when_done:
-                self.tpu.delete()
-            return 0
+            self.is_complete = True
+            return self._finish()
         if is_ours and state == "failed" and self.counted != workers[0].run:
             if self.tpu.condition().state != "ready":
                 return None  # it failed because the TPU was preempted

@@ -33,6 +33,27 @@ def test_babysit_recreates_a_preempted_tpu_and_deletes_it_when_done(sandbox):
     assert [run[0] for run in sandbox.started()] == [["-m", "electra_jax.pretrain", *RUN[1:]]] * 3
 
 
+def test_a_complete_run_is_only_deleted_when_the_answer_to_the_deletion_is_lost(sandbox):
+    sandbox.behave("0")
+    sandbox.script(lost_answers=["delete"])
+    outcome = babysit(sandbox, "--delete_when_done")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "could not be deleted, and may still cost money" in outcome.stderr
+    assert sandbox.verbs() == ["create", "setup", "start", "delete", "delete"]
+    # It no longer asks for the state, in which a TPU that is being deleted would look preempted.
+    assert [call[3] for call in sandbox.calls()][-2:] == ["delete", "delete"]
+    assert outcome.stderr.count("the run is complete") == len(sandbox.started()) == 1
+
+
+def test_a_failed_creation_counts_when_the_answer_to_its_deletion_is_lost(sandbox):
+    sandbox.behave("0")
+    sandbox.script(lives=[["FAILED"]] * 2, lost_answers=["delete"] * 2)
+    outcome = babysit(sandbox, "--max_failures=2")
+    assert outcome.returncode == 1
+    assert "failure 2 of 2: FAILED: no capacity" in outcome.stderr.splitlines()[-1]
+    assert sandbox.verbs() == ["create", "delete"] * 2 and not sandbox.started()
+
+
 def test_babysit_restarts_a_stopped_run(sandbox):
     sandbox.behave("143 143 0")
     outcome = babysit(sandbox)

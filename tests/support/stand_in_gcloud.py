@@ -7,6 +7,7 @@ outlives the TPU. Keys of the script:
   lives          for each creation, the states that consecutive `describe`s return; the last one stays. Two
                  are not Google's: NODE_PREEMPTED, only the node is preempted; ERROR, gcloud does not answer
   create_errors  messages with which the next creations are refused
+  lost_answers   verbs, as "delete": the next such call is carried out, but its answer is lost
   ssh_errors     for each of the next ssh and scp calls, whether it fails as without a network
   no_login       whether gcloud never answers
   repeat_ssh     execute each command twice, as gcloud does when the connection breaks
@@ -38,6 +39,9 @@ def main(argv):
         [word for word in argv[4:] if not word.startswith("--")],
         dict(word[2:].partition("=")[::2] for word in argv if word.startswith("--")),
     )
+    if argv[3] in script.get("lost_answers", []):
+        script["lost_answers"].remove(argv[3])
+        code = fail(f"ERROR: (gcloud.compute.tpus.queued-resources.{argv[3]}) Connection reset by peer")
     for name, value in (("script.json", script), ("state.json", state)):
         (root / name).write_text(json.dumps(value))
     return code
