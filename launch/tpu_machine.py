@@ -18,14 +18,6 @@ from typing import NamedTuple
 from tpu_output import show as show_line
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNTIMES = {
-    "v2": "tpu-ubuntu2204-base",
-    "v3": "tpu-ubuntu2204-base",
-    "v4": "tpu-ubuntu2204-base",
-    "v5litepod": "v2-alpha-tpuv5-lite",
-    "v5p": "v2-alpha-tpuv5",
-    "v6e": "v2-alpha-tpuv6e",
-}
 WORKER = "bash .electra_jax/worker.sh"  # launch/tpu_worker.sh, where `setup` puts it
 NODE_GONE = ("PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN")
 SSH_FAILED = 255  # gcloud's exit code when ssh itself failed, and not the remote command
@@ -198,7 +190,12 @@ class Tpu:
         )
 
     def create(self) -> None:
-        """Request the TPU. Raises LauncherError when gcloud refuses."""
+        """Request the TPU. After an error of gcloud it is refused only if it is missing: else the answer to
+        the request was lost, and the TPU's condition will show what became of it.
+
+        Raises:
+          LauncherError: gcloud refuses.
+        """
         options = self.options
         flags = [f"--{tier}" for tier in ("spot", "reserved") if getattr(options, tier)]
         flags += [f"--valid-until-duration={options.valid_until}"] if options.valid_until else []
@@ -206,15 +203,26 @@ class Tpu:
             "create",
             f"--node-id={self.name}",
             f"--accelerator-type={options.type}",
-            f"--runtime-version={options.runtime_version or runtime_version(options.type)}",
+            f"--runtime-version={options.runtime_version}",
             *flags,
         )
-        if outcome.returncode:
-            raise LauncherError(
-                f"{self.name}: gcloud refused to create it: {reason(outcome.stderr)} If the quota is used up "
-                f"or {options.zone} does not have the type, give another --zone, or ask for quota in the "
-                "console."
+        if not outcome.returncode:
+            return
+        why = reason(outcome.stderr)
+        try:
+            is_missing = self.condition().state == "missing"
+        except UnreachableError as error:
+            self.log(
+                f"{self.name}: gcloud reported an error: {why} Whether it took the request is not known: "
+                f"it may exist and cost money until you `delete` it. {error}"
             )
+            return
+        if is_missing:
+            raise LauncherError(
+                f"{self.name}: gcloud refused to create it: {why} If the quota is used up or {options.zone} "
+                "does not have the type, give another --zone, or ask for quota in the console."
+            )
+        self.log(f"{self.name}: gcloud reported an error, but the request was taken: {why}")
 
     def delete(self) -> None:
         """Delete the queued resource and its node, if they exist. Raises UnreachableError when that fails."""
@@ -307,31 +315,3 @@ class Tpu:
         self._check(
             self.ssh(f"{WORKER} tail_log", worker, show=True), f"no log of worker {worker} could be shown"
         )
-
-
-def check_type(accelerator_type: str) -> None:
-    """Raises LauncherError for TPU7x (Ironwood) and newer types, in any spelling."""
-    if re.match("(tpu-?)?v?([7-9]|[1-9][0-9])|ironwood", accelerator_type.casefold()):
-        raise LauncherError(
-            f"--type: got {accelerator_type!r}, which the Cloud TPU API does not offer (`gcloud compute "
-            f"tpus`, which this launcher uses; it gets no new types), expected one of {_known_types()}. "
-            "TPU7x (Ironwood) and newer types are in GKE 1.34.0-gke.2201000 or newer: bash launch/gke.sh "
-            "create --tpu_type=tpu7x-2x2x1 …; or as VMs of Compute Engine (a managed instance group with the "
-            "workload policy HIGH_THROUGHPUT), on each of which you start the run yourself: "
-            "https://docs.cloud.google.com/tpu/docs/tpus-in-compute-engine"
-        )
-
-
-def _known_types() -> str:
-    return ", ".join(f"{name}-N" for name in RUNTIMES)
-
-
-def runtime_version(accelerator_type: str) -> str:
-    """The VM image for an accelerator type. Raises LauncherError for an unknown type."""
-    family, _, size = accelerator_type.partition("-")
-    if family not in RUNTIMES or not size.isdigit():
-        raise LauncherError(
-            f"--type: got {accelerator_type!r}, expected one of {_known_types()} with a number, for example "
-            "v5litepod-16 (a v5e). For a type that is not in this list, give --runtime_version as well."
-        )
-    return RUNTIMES[family]

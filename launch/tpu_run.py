@@ -18,6 +18,7 @@ DISTRIBUTED = re.compile("--?distributed(=(?i:t|true|1))?")  # as absl takes a f
 MAX_UNANSWERED = 10  # consecutive polls without an answer before giving up
 MAX_PAUSE_SECONDS = 600  # between two polls
 REPORT_AGAIN_SECONDS = 600  # after which an unchanged state is printed again
+GIVING_UP = "Giving up. A TPU that exists costs money until you `delete` it."
 LASTING_RUN_SECONDS = 3_600  # a run that lasted this long resets the count of failures
 
 
@@ -150,7 +151,7 @@ def poll_until_done(tpu: Tpu, tick: Callable[[], int | None]) -> int:
         except UnreachableError as error:
             unanswered += 1
             if unanswered == MAX_UNANSWERED or not has_answered:
-                raise
+                raise UnreachableError(f"{error} {GIVING_UP}") from error
             tpu.log(f"{error} Asking again ({unanswered} of {MAX_UNANSWERED - 1}).")
         else:
             if exit_code is not None:
@@ -298,8 +299,5 @@ class Babysitter:
         self.failures = 1 if lasted > LASTING_RUN_SECONDS else self.failures + 1
         text = f"failure {self.failures} of {self.tpu.options.max_failures}: {text}"
         if self.failures >= self.tpu.options.max_failures:
-            raise LauncherError(
-                f"{self.tpu.name}: {text} Giving up. A TPU that exists costs money until you `delete` it.",
-                code,
-            )
+            raise LauncherError(f"{self.tpu.name}: {text} {GIVING_UP}", code)
         self.tpu.log(text)

@@ -50,9 +50,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tpu_machine import LauncherError, Tpu, check_type, runtime_version
+from tpu_machine import LauncherError, Tpu
 from tpu_output import exit_code, finish, open_closed_streams, show
 from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status, workdir_of
+from tpu_types import check_type, runtime_version
 
 COMMANDS = {
     "create": "Request the TPU and wait until it is ready. An existing one is not changed.",
@@ -140,7 +141,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raises LauncherError for values that gcloud would refuse later, or that would lose the results."""
+    """Set the VM image of the type, and the full path of --env_file.
+
+    Raises:
+      LauncherError: values that gcloud would refuse later, or that would lose the results.
+    """
     if not re.fullmatch("[a-z]([-a-z0-9]{0,38}[a-z0-9])?", options.name):
         raise LauncherError(
             f"--name: got {options.name!r}, expected at most 40 lower-case letters, digits and hyphens, "
@@ -153,8 +158,7 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if options.command in ("create", "babysit"):
         check_type(options.type)
-        if not options.runtime_version:
-            runtime_version(options.type)
+        options.runtime_version = options.runtime_version or runtime_version(options.type)
         if options.valid_until and not re.fullmatch("([0-9]+[smhd])+", options.valid_until):
             raise LauncherError(
                 f"--valid_until: got {options.valid_until!r}, expected a duration as 90m, 6h or 1d12h."

@@ -104,9 +104,9 @@ def test_babysit_asks_again_after_a_short_outage(sandbox):
 def test_babysit_ends_when_a_tpu_never_answers_and_does_not_delete_it(sandbox):
     sandbox.script(ssh_errors=[True] * 100)
     outcome = babysit(sandbox, "--poll_seconds=0.001")
-    assert outcome.returncode == 7 and outcome.stderr.splitlines()[-1].startswith(
-        "small: not all workers answer"
-    )
+    last = outcome.stderr.splitlines()[-1]
+    assert outcome.returncode == 7 and last.startswith("small: not all workers answer")
+    assert last.endswith("Giving up. A TPU that exists costs money until you `delete` it.")
     assert sandbox.verbs() == ["create"]
 
 

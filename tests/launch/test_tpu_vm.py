@@ -63,6 +63,23 @@ def test_create_reports_why_there_is_no_tpu(script, message, sandbox):
     assert outcome.returncode == 1 and re.search(message, outcome.stderr.splitlines()[-1]), outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["PROVISIONING", "ACTIVE"], "gcloud reported an error, but the request was taken: ERROR: "),
+        (["ERROR", "ERROR", "ACTIVE"], "it may exist and cost money until you `delete` it"),
+    ],
+)
+@pytest.mark.parametrize("command", ["create", "babysit"])
+def test_a_lost_answer_to_the_request_is_no_refusal(command, states, said, sandbox):
+    sandbox.behave("0")
+    sandbox.script(lives=[states], lost_answers=["create"])
+    words = ["--bucket=my-bucket", "--max_failures=1", *RUN] if command == "babysit" else []
+    outcome = sandbox.succeed(command, TYPE, QUICK, *words)
+    assert said in outcome.stderr and "failure" not in outcome.stderr, outcome.stderr
+    assert sandbox.verbs().count("create") == 1
+
+
 def test_setup_sends_the_last_commit_and_keeps_files_that_runs_wrote(sandbox):
     (sandbox.repository / "old name.txt").write_text("committed")
     commit(sandbox.repository)
