@@ -13,14 +13,16 @@ from electra_jax.planning.search import CompileTrial
 from electra_jax.planning.stages import StagePlan, describe_execution
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-# The settings that a plan recommends.
+# The settings that a plan recommends. All of the mesh: a recipe may have other defaults than the common ones.
 SETTINGS = (
     "model.dtype",
     "train.layers",
     "train.remat",
     "train.batch_size",
     "train.num_microbatches",
+    "mesh.data",
     "mesh.fsdp",
+    "mesh.tensor",
 )
 BATCH = "train.batch_size"  # a stage has its own, which no plan recommends to change
 

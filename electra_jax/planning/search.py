@@ -38,10 +38,12 @@ class CompileTrial(NamedTuple):
         return self.refusal.needed if self.step is None else self.step.memory.total
 
 
-def with_execution(config: dict[str, Any], form: Form, num_microbatches: int, fsdp: int) -> dict[str, Any]:
-    """`config` with this execution; all other devices are on the data axis."""
+def with_execution(
+    config: dict[str, Any], form: Form, num_microbatches: int, sizes: dict[str, int]
+) -> dict[str, Any]:
+    """`config` with this execution. sizes: of the mesh's axes data and fsdp."""
     train = config["train"] | form._asdict() | {"num_microbatches": num_microbatches}
-    return config | {"train": train, "mesh": config["mesh"] | {"data": -1, "fsdp": fsdp}}
+    return config | {"train": train, "mesh": config["mesh"] | sizes}
 
 
 def search(
@@ -65,7 +67,8 @@ def search(
     """
 
     def try_out(form: Form, fsdp: int, num_microbatches: int, growth: int = 1) -> CompileTrial:
-        candidate = with_execution(config, form, num_microbatches, fsdp)
+        sizes = {"data": num_devices // fsdp // config["mesh"]["tensor"], "fsdp": fsdp}
+        candidate = with_execution(config, form, num_microbatches, sizes)
         candidate["train"]["batch_size"] *= growth
         try:
             return CompileTrial(candidate, compile_candidate(candidate), None)

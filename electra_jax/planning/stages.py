@@ -9,6 +9,7 @@ from data_pipelines.progress import waiting
 from electra_jax.configuration.resolve import resolve
 from electra_jax.distributed.absent_devices import absent_devices
 from electra_jax.distributed.chips import GIB
+from electra_jax.distributed.mesh import make_mesh
 from electra_jax.planning.chips import PlannedDevices
 from electra_jax.planning.compiled import (
     CompiledStep,
@@ -26,7 +27,7 @@ from electra_jax.planning.utilization import Utilization, utilization_of
 class StagePlan(NamedTuple):
     """The plan of one stage."""
 
-    config: dict[str, Any]  # the stage's configuration, with the settings that a search found
+    config: dict[str, Any]  # the stage's, with the mesh's actual sizes and what a search found
     device: PlannedDevices
     step: CompiledStep
     figures: Estimate
@@ -73,10 +74,11 @@ def plan_stages(
         config, layers = with_accelerator_settings(config), LAYERS
     devices = absent_devices(device.compiled_as)
     for stage in resolve(config).stages:
+        best, trials = _with_mesh_sizes(stage.config, devices, is_searching), []
         if is_searching:
-            best, step, trials = _search_execution(stage.config, device, devices, layers)
+            best, step, trials = _search_execution(best, device, devices, layers)
         else:
-            best, step, trials = stage.config, _measure_configured(stage.config, device, devices), []
+            step = _measure_configured(best, device, devices)
         num_steps = stage.end - stage.first_step
         used = _utilization(best, device, assumptions)
         recomputation = 1.0
@@ -85,6 +87,14 @@ def plan_stages(
         work = _work(best, device, num_steps, step, used, recomputation)
         figures = estimate(best, work, assumptions)
         yield StagePlan(best, device, step, figures, trials, used, num_steps, stage.first_step)
+
+
+def _with_mesh_sizes(config: dict[str, Any], devices: list[jax.Device], is_searching: bool) -> dict[str, Any]:
+    """`config` with the actual sizes of its mesh, one of which it may leave open by −1."""
+    sizes = config["mesh"]
+    if is_searching and sizes["tensor"] != -1:
+        sizes = sizes | {"data": -1, "fsdp": 1}  # a search chooses these two
+    return config | {"mesh": dict(make_mesh(sizes, devices).shape)}
 
 
 def describe_execution(config: dict[str, Any]) -> str:

@@ -77,7 +77,8 @@ def test_ids_of_a_large_vocabulary_take_four_bytes():
 
 def lines_of(device, memory=(GIB, GIB, 0, GIB, 0), *, first_step=0, stages=(), **changes):
     """The lines of a plan of a small model."""
-    full = config(train={"batch_size": 64}) | {"stages": stages}
+    mesh = {"data": 8, "fsdp": 1, "tensor": 2}
+    full = config(train={"batch_size": 64}, mesh=mesh) | {"stages": stages}
     devices = plan_devices(device, str(ROOT / "configs" / "prices.json"))
     step = CompiledStep(Memory(*memory), 1e9, None, [], (0,) * 8 + (1,) * 8)
     work = WORK._replace(dollars_per_hour=devices.dollars_per_hour, **changes)
@@ -101,16 +102,17 @@ def test_a_report_gives_ranges_with_their_sources():
 def test_the_settings_of_a_later_stage_are_no_flags_for_the_first():
     stages = ((500, {"train.batch_size": 64}),)
     whole_run = "--config.model.dtype=float32 --config.train.layers=unrolled --config.train.remat=none"
+    mesh = "--config.mesh.data=8 --config.mesh.fsdp=1 --config.mesh.tensor=2"
     (alone,) = (line for line in lines_of("h100:16") if "--config." in line)
     assert alone == (
         f"give pretrain, or a launcher after --: {whole_run} --config.train.batch_size=64 "
-        "--config.train.num_microbatches=1 --config.mesh.fsdp=1"
+        f"--config.train.num_microbatches=1 {mesh}"
     )
     first, same = lines_of("h100:16", stages=stages)[-2:]
     assert first == alone and "are the same in all stages: take those of the stage that needs most" in same
     *before, own, planned_with, again = lines_of("h100:16", first_step=500, stages=stages)
     assert own == "for the stage from step 500 on, in config.stages: 'train.num_microbatches': 1"
-    assert planned_with.endswith(f"whole run: {whole_run} --config.mesh.fsdp=1") and again == same
+    assert planned_with.endswith(f"whole run: {whole_run} {mesh}") and again == same
     assert not any("batch_size" in line for line in [*before, own, planned_with, again])
 
 

@@ -28,6 +28,7 @@ from electra_jax.planning.compiled import (
 )
 from electra_jax.planning.estimate import Assumptions
 from electra_jax.planning.network import Range
+from electra_jax.planning.report import report_lines, report_values
 from electra_jax.planning.search import ENOUGH_TOKENS, best_trial, most_microbatches, search
 from electra_jax.planning.stages import plan_stages
 from electra_jax.training.step_memory import Memory
@@ -243,6 +244,7 @@ def test_the_refusal_of_a_tpu_compiler_is_read(text):
     assert read_refusal("RESOURCE_EXHAUSTED: out of vector memory") is None
 
 
+MESH = {"data": 1, "fsdp": 4, "tensor": 2}
 PRICES = str(ROOT / "configs" / "prices.json")
 
 
@@ -290,6 +292,25 @@ def test_a_search_needs_the_memory_of_a_device():
     plans = plan_stages({}, plan_devices("cpu:8", PRICES), None, is_searching=True, is_as_configured=False)
     with pytest.raises(ValueError, match=r"--search: the memory of cpu:8 is not known.* --memory_gib=16"):
         next(plans)
+
+
+@pytest.mark.parametrize("open_axis", ["data", "fsdp", "tensor"])
+def test_a_plan_and_its_flags_have_the_actual_sizes_of_the_mesh(open_axis, monkeypatch):
+    memory = Memory(10**6, 2 * 10**6, 1, 1, 1)
+    step = CompiledStep(memory, 1e15, None, [], (0,) * 8)
+    monkeypatch.setattr(stages, "measure_step", lambda config, devices, available: step)
+    assumptions, ways = Assumptions(Range(0.1, 0.2), 6.0, 0.5), {"is_searching": False}
+
+    def plan_of(**sizes):
+        full = config(train={"batch_size": 16}, mesh=sizes)
+        (plan,) = plan_stages(full, plan_devices("cpu:8", PRICES), assumptions, is_as_configured=True, **ways)
+        return plan
+
+    plan, known = plan_of(**MESH | {open_axis: -1}), plan_of(**MESH)
+    assert plan.config["mesh"] == MESH and plan.figures == known.figures
+    (flags,) = (line for line in report_lines(plan) if "--config.mesh." in line)
+    assert flags.endswith(" --config.mesh.data=1 --config.mesh.fsdp=4 --config.mesh.tensor=2")
+    assert report_values(plan)["settings"]["mesh.tensor"] == 2
 
 
 def test_a_plan_takes_longer_with_recomputation_unless_the_share_of_the_peak_was_measured(monkeypatch):
