@@ -33,6 +33,10 @@ LOGICAL_AXIS_RULES = (
 MAX_SHOWN = 8  # parameters that an error names
 
 
+class UnevenShardsError(ValueError):
+    """The sizes of the mesh do not divide the parameters of the model."""
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of [B, …] arrays: rows over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
@@ -63,7 +67,8 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
     """Sharding of every parameter.
 
     Raises:
-      ValueError: an unknown logical axis, or dimensions that their mesh axes do not divide; names the first.
+      ValueError: an unknown logical axis.
+      UnevenShardsError: dimensions that their mesh axes do not divide; names the first.
     """
     rules = dict(LOGICAL_AXIS_RULES)
     problems = []
@@ -89,7 +94,7 @@ def param_shardings(params: Any, logical_axes: Any, mesh: Mesh) -> Any:
 
     shardings = jax.tree_util.tree_map_with_path(shard, params, logical_axes)
     if problems:
-        raise ValueError(
+        raise UnevenShardsError(
             "config.mesh does not fit the model. Choose sizes that divide these axes, or change the model:\n"
             + "\n".join(problems[:MAX_SHOWN])
             + (f"\n  … and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else "")

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from electra_jax.distributed.sharding import UnevenShardsError
 from electra_jax.models.execution import REMAT
 from electra_jax.planning.compiled import CompiledStep, DoesNotFitError
 
@@ -48,7 +49,7 @@ def with_execution(
 
 def search(
     config: dict[str, Any],
-    num_devices: int,
+    num_shards: int,
     compile_candidate: Callable[[dict[str, Any]], CompiledStep],
     layers: Sequence[str] = LAYERS,
 ) -> Iterator[CompileTrial]:
@@ -56,18 +57,21 @@ def search(
 
     For each sharding of the parameters and each form, the smallest microbatch worth its fixed costs decides
     whether any microbatch fits. If it does, the number of microbatches is halved, and beyond one the batch is
-    doubled, until the compiler refuses; scanned layers without recomputation are then unrolled, once.
+    doubled, until the compiler refuses; scanned layers without recomputation are then unrolled, once. Numbers
+    of devices that do not divide the parameters are left out.
 
     Args:
+      num_shards: devices that can share the batch and the parameters: all of them ÷ config.mesh.tensor.
       compile_candidate: compiles a configuration, or raises DoesNotFitError.
       layers: the values of config.train.layers to try. Recomputation is tried with the first one only.
 
     Raises:
       ValueError: the devices cannot share the batch, or nothing fits.
+      UnevenShardsError: the tensor axis does not divide the model.
     """
 
     def try_out(form: Form, fsdp: int, num_microbatches: int, growth: int = 1) -> CompileTrial:
-        sizes = {"data": num_devices // fsdp // config["mesh"]["tensor"], "fsdp": fsdp}
+        sizes = {"data": num_shards // fsdp, "fsdp": fsdp}
         candidate = with_execution(config, form, num_microbatches, sizes)
         candidate["train"]["batch_size"] *= growth
         try:
@@ -75,16 +79,23 @@ def search(
         except DoesNotFitError as refusal:
             return CompileTrial(candidate, None, refusal)
 
-    most = most_microbatches(config, num_devices)
+    most = most_microbatches(config, num_shards)
     forms = [Form(kind, REMAT[0]) for kind in layers] + [Form(layers[0], remat) for remat in REMAT[1:]]
-    for fsdp in (size for size in range(1, num_devices + 1) if num_devices % size == 0):
+    largest = 1
+    for fsdp in (size for size in range(1, num_shards + 1) if num_shards % size == 0):
         for index, form in enumerate(forms):
-            trial = try_out(form, fsdp, most)
+            try:
+                trial = try_out(form, fsdp, most)
+            except UnevenShardsError:
+                if fsdp == 1:
+                    raise
+                break
+            largest = fsdp
             yield trial
             if trial.step is None:
                 continue
             left = [each for each in forms[index:] if each.remat == form.remat]
-            for execution in _larger(config["train"]["batch_size"] // num_devices, most):
+            for execution in _larger(config["train"]["batch_size"] // num_shards, most):
                 trial = try_out(left[0], fsdp, *execution)
                 yield trial
                 while trial.step is None and left[1:]:
@@ -94,9 +105,9 @@ def search(
                 if trial.step is None:
                     return
     raise ValueError(
-        f"nothing fits: not even {config['train']['batch_size'] // most // num_devices} rows a device with "
-        f"layers recomputed and parameters sharded over {num_devices} devices. Take more or larger devices, "
-        "shorter rows, or --config.objective.vocab_chunk_size=16384."
+        f"nothing fits: not even {config['train']['batch_size'] // most // num_shards} rows a device with "
+        f"layers recomputed and config.mesh.fsdp={largest}. Take more or larger devices, shorter rows, "
+        "or --config.objective.vocab_chunk_size=16384."
     )
 
 
@@ -110,7 +121,7 @@ def best_trial(config: dict[str, Any], trials: Sequence[CompileTrial]) -> Compil
 def _larger(rows: int, num_microbatches: int) -> Iterator[tuple[int, int]]:
     """(number of microbatches, growth of the batch), each microbatch at least twice as large as the last.
 
-    `rows`: of the configured batch on one device.
+    `rows`: of the configured batch on one of the devices that share it.
     """
     while num_microbatches > 1:
         num_microbatches = max(number for number in range(1, num_microbatches // 2 + 1) if rows % number == 0)
@@ -119,18 +130,19 @@ def _larger(rows: int, num_microbatches: int) -> Iterator[tuple[int, int]]:
         yield 1, 2**power
 
 
-def most_microbatches(config: dict[str, Any], num_devices: int) -> int:
+def most_microbatches(config: dict[str, Any], num_shards: int) -> int:
     """The largest number of microbatches with ENOUGH_TOKENS in each, or 1 where the batch has fewer.
+    num_shards: as for `search`.
 
     Raises:
       ValueError: the devices cannot share the batch.
     """
     batch_size, length = config["train"]["batch_size"], config["data"]["sequence_length"]
-    rows, rest = divmod(batch_size, num_devices)
+    rows, rest = divmod(batch_size, num_shards)
     if rest:
         raise ValueError(
-            f"config.train.batch_size: got {batch_size}, expected a multiple of {num_devices}, the number of "
-            "devices. Change it, or --device."
+            f"config.train.batch_size: got {batch_size}, expected a multiple of {num_shards}, the number of "
+            "devices ÷ config.mesh.tensor. Change it, or --device."
         )
     return max(
         number

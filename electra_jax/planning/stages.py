@@ -112,7 +112,8 @@ def _search_execution(
     config: dict[str, Any], device: PlannedDevices, devices: list[jax.Device], layers: Sequence[str]
 ) -> tuple[dict[str, Any], CompiledStep, list[CompileTrial]]:
     """(the best configuration, its compiled step, every trial)."""
-    trials = list(search(config, len(devices), lambda one: _measure(one, device, devices), layers))
+    num_shards = len(devices) // config["mesh"]["tensor"]
+    trials = list(search(config, num_shards, lambda one: _measure(one, device, devices), layers))
     best = best_trial(config, trials)
     return best.config, best.step, trials
 

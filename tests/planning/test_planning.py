@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from configs import debug
 from electra_jax.distributed.chips import CHIPS, GIB
 from electra_jax.distributed.mesh import make_mesh
-from electra_jax.distributed.sharding import batch_sharding
+from electra_jax.distributed.sharding import UnevenShardsError, batch_sharding, param_shardings
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.registry import forward_flops
 from electra_jax.planning import stages
@@ -224,6 +224,52 @@ def test_a_batch_that_the_devices_cannot_share_is_rejected():
     given_config["train"]["batch_size"] = 12
     with pytest.raises(ValueError, match=r"config\.train\.batch_size: got 12, expected a multiple of 8"):
         list(search(given_config, 8, make_fake_compiler(1, dict.fromkeys(FORMS, 1), 0)))
+
+
+def test_a_search_counts_only_the_devices_that_share_the_batch():
+    """Four groups of two devices, which the tensor axis makes, share 12 rows."""
+    full = config(train={"batch_size": 12}, mesh={"data": 4, "fsdp": 1, "tensor": 2})
+    tried = []
+
+    def compile_candidate(candidate):
+        train, mesh = candidate["train"], candidate["mesh"]
+        assert mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 8
+        tried.append((mesh["fsdp"], train["batch_size"] // 4 // train["num_microbatches"]))
+        if mesh["fsdp"] < 4 or tried[-1][1] > 6:
+            raise DoesNotFitError("too much", 2, 1)
+        return CompiledStep(Memory(1, 0, 0, 0, 0), 1.0, None, [], (0,) * 8)
+
+    trials = list(search(full, 4, compile_candidate))
+    assert best_trial(full, trials).config["mesh"] == {"data": 1, "fsdp": 4, "tensor": 2}
+    assert tried == [(1, 3)] * 5 + [(2, 3)] * 5 + [(4, 3), (4, 6), (4, 12), (4, 12)]
+    with pytest.raises(ValueError, match=r"got 12, expected a multiple of 8, the number of devices"):
+        list(search(full, 8, compile_candidate))
+
+
+def test_a_search_leaves_out_sizes_that_do_not_divide_the_model():
+    """Nothing of the model has a multiple of three; of 24 devices, 1, 2, 4 and 8 can share its parameters."""
+    full = config(train={"batch_size": 24})
+    sizes = []
+
+    def compile_candidate(candidate):
+        fsdp = candidate["mesh"]["fsdp"]
+        mesh = jax.sharding.AbstractMesh((24 // fsdp, fsdp, 1), ("data", "fsdp", "tensor"))
+        shape = jax.ShapeDtypeStruct((32, 16), jnp.float32)
+        param_shardings({"kernel": shape}, {"kernel": ("embed", "mlp")}, mesh)
+        sizes.append(fsdp)
+        raise DoesNotFitError("too much", 2, 1)
+
+    with pytest.raises(ValueError, match=r"nothing fits: .* config\.mesh\.fsdp=8\."):
+        list(search(full, 24, compile_candidate))
+    assert sorted(set(sizes)) == [1, 2, 4, 8]
+
+
+def test_a_search_ends_at_a_mesh_whose_tensor_axis_does_not_divide_the_model():
+    def compile_candidate(candidate):
+        raise UnevenShardsError("config.mesh does not fit the model")
+
+    with pytest.raises(UnevenShardsError):
+        list(search(config(train={"batch_size": 24}), 24, compile_candidate))
 
 
 @pytest.mark.parametrize(
