@@ -43,10 +43,11 @@ closed pipe, and those in `status --help`.
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,6 +56,7 @@ from tpu_output import exit_code, finish, open_closed_streams, show
 from tpu_run import Babysitter, check_arguments, create, poll_until_done, start, status, workdir_of
 from tpu_types import check_type, runtime_version
 
+MOST = 1_000_000  # of workers and of failures; beyond it a number is a mistake
 COMMANDS = {
     "create": "Request the TPU and wait until it is ready. An existing one is not changed.",
     "setup": (
@@ -84,6 +86,40 @@ class Parser(argparse.ArgumentParser):
         raise LauncherError(f"{self.prog}: {message}. See --help.")
 
 
+def number_within(make: type, lowest: float, highest: float) -> Callable[[str], float]:
+    """The type of an option that is a number from `lowest` to `highest`; `make` is int or float."""
+
+    def read(text: str) -> float:
+        try:
+            value = make(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            whole = "a whole number" if make is int else "a number"
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {whole} from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def add_request_options(command: argparse.ArgumentParser) -> None:
+    """The options of the commands that request a TPU."""
+    command.add_argument(
+        "--type", required=True, help="accelerator type: v4-8, v5litepod-16, v5p-8, v6e-8, …"
+    )
+    command.add_argument("--runtime_version", default="", help="VM image (default: the one for the type)")
+    tier = command.add_mutually_exclusive_group()
+    tier.add_argument("--spot", action="store_true", help="cheap, may be preempted at any time")
+    tier.add_argument("--reserved", action="store_true", help="use the project's reservation")
+    command.add_argument("--valid_until", default="", metavar="DURATION", help="give up after: 6h, 1d12h")
+    command.add_argument(
+        "--poll_seconds",
+        type=number_within(float, 0, 86_400),
+        default=30,
+        help="between two checks (default %(default)s)",
+    )
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line up to --."""
     parser = Parser(
@@ -99,21 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
             "--dry_run", action="store_true", help="print the commands instead of running them"
         )
         if name in ("create", "babysit"):
-            command.add_argument(
-                "--type", required=True, help="accelerator type: v4-8, v5litepod-16, v5p-8, v6e-8, …"
-            )
-            command.add_argument(
-                "--runtime_version", default="", help="VM image (default: the one for the type)"
-            )
-            tier = command.add_mutually_exclusive_group()
-            tier.add_argument("--spot", action="store_true", help="cheap, may be preempted at any time")
-            tier.add_argument("--reserved", action="store_true", help="use the project's reservation")
-            command.add_argument(
-                "--valid_until", default="", metavar="DURATION", help="give up after: 6h, 1d12h"
-            )
-            command.add_argument(
-                "--poll_seconds", type=float, default=30, help="between two checks (default %(default)s)"
-            )
+            add_request_options(command)
         if name in ("setup", "babysit"):
             command.add_argument(
                 "--bucket", default="", help="Cloud Storage bucket to mount on every worker as ~/bucket"
@@ -126,11 +148,17 @@ def make_parser() -> argparse.ArgumentParser:
             )
         if name == "tail":
             command.add_argument(
-                "--worker", type=int, default=0, help="worker whose log to follow (default: 0)"
+                "--worker",
+                type=number_within(int, 0, MOST),
+                default=0,
+                help="worker whose log to follow (default: 0)",
             )
         if name == "babysit":
             command.add_argument(
-                "--max_failures", type=int, default=3, help="give up after this many (default %(default)s)"
+                "--max_failures",
+                type=number_within(int, 1, MOST),
+                default=3,
+                help="give up after this many (default %(default)s)",
             )
             command.add_argument(
                 "--delete_when_done",

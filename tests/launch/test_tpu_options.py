@@ -92,6 +92,25 @@ def test_a_mistake_is_reported_in_one_line_with_exit_code_1(words, changes, mess
     assert len(outcome.stderr.splitlines()) == 1 and not outcome.stdout and not untouched.calls()
 
 
+@pytest.mark.parametrize(
+    ("words", "flag", "values"),
+    [
+        (["create", TYPE], "poll_seconds", ["-1", "nan", "inf", "1e300", "86401", "soon", ""]),
+        (["babysit", TYPE, "--bucket=bbb"], "poll_seconds", ["-1", "nan"]),
+        (["babysit", TYPE, "--bucket=bbb"], "max_failures", ["0", "-1", "nan", "1.5", ""]),
+        (["tail"], "worker", ["-1", "all", "1.5", ""]),
+    ],
+)
+def test_a_wrong_number_of_a_launcher_is_an_error_that_names_the_flag(words, flag, values, untouched):
+    run = RUN if words[0] == "babysit" else []
+    for value in values:
+        outcome = untouched.launch(*words, f"--{flag}={value}", *run)
+        assert outcome.returncode == 1 and f"--{flag}: got '{value}', expected" in outcome.stderr, (
+            outcome.stderr
+        )
+        assert len(outcome.stderr.splitlines()) == 1 and not untouched.calls()
+
+
 @pytest.mark.parametrize("verb", ["create", "babysit"])
 @pytest.mark.parametrize("more", [[], ["--runtime_version=v2-alpha-tpuv7"], ["--dry_run"]])
 @pytest.mark.parametrize(
