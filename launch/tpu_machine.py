@@ -4,6 +4,7 @@ Only this file calls gcloud. launch/tpu_vm.py is the command; launch/tpu_worker.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -75,6 +76,7 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
 
     Raises:
       LauncherError: the program is not installed.
+      UnreachableError: it could not be started, for example because memory is short.
     """
     pipe = None if show else subprocess.PIPE
     try:
@@ -92,6 +94,8 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
             "Install it: https://cloud.google.com/sdk/docs/install" if words[0] == "gcloud" else "Install it."
         )
         raise LauncherError(f"{words[0]}: not found on PATH, but every command needs it. {hint}") from error
+    except OSError as error:
+        raise UnreachableError(f"{words[0]}: could not be started: {error.strerror}.") from error
 
 
 class DryRun:
@@ -128,12 +132,13 @@ class Tpu:
             *([f"--project={options.project}"] if options.project else []),
             "--quiet",
         ]
-        self.archive = ""
+        self.archive, self.has_archive = "", False
 
     def close(self) -> None:
         """Remove the archive of the checkout."""
         if self.archive and not self.options.dry_run:
-            Path(self.archive).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a temporary file that is left is no failure of the command
+                Path(self.archive).unlink()
 
     def log(self, text: str) -> None:
         """Print progress; nothing in a dry run."""
@@ -165,11 +170,16 @@ class Tpu:
             return Condition("missing", "no such queued resource")
         if outcome.returncode:
             raise UnreachableError(f"{self.name}: gcloud does not report its state: {reason(outcome.stderr)}")
-        state = json.loads(outcome.stdout).get("state", {})
-        name = state.get("state", "STATE_UNSPECIFIED")
+        try:
+            state = json.loads(outcome.stdout).get("state", {})
+            name = state.get("state", "STATE_UNSPECIFIED")
+            cause = state.get("failedData", {}).get("error", {}).get("message", "no reason given")
+        except (ValueError, AttributeError) as error:  # cut off, or no objects where they are expected
+            raise UnreachableError(
+                f"{self.name}: gcloud's answer is not the JSON object expected: got {outcome.stdout[:200]!r}."
+            ) from error
         if name == "FAILED":
-            error = state.get("failedData", {}).get("error", {})
-            return Condition("failed", f"FAILED: {error.get('message', 'no reason given')}")
+            return Condition("failed", f"FAILED: {cause}")
         if name in ("SUSPENDING", "SUSPENDED"):
             return Condition("preempted", name)
         return self._node_condition() if name == "ACTIVE" else Condition("waiting", name)
@@ -237,15 +247,16 @@ class Tpu:
     def setup(self) -> None:
         """Install the last commit on all workers. Raises LauncherError or UnreachableError if that fails."""
         git = ["git", "-C", str(ROOT)]
-        if not self.archive:  # once, so that every start of one command has the same commit
+        if not self.has_archive:  # once, so that every start of one command has the same commit
             if self.call([*git, "status", "--porcelain"]).stdout:
                 self.log("uncommitted changes of this checkout are not sent, only its last commit.")
-            self.archive = self._make_archive()
+            self.archive = self.archive or self._make_file()
             outcome = self.call([*git, "archive", "--format=tar.gz", f"--output={self.archive}", "HEAD"])
             if outcome.returncode:
                 raise LauncherError(
                     f"{ROOT}: expected a git checkout with a commit to send: {reason(outcome.stderr)}"
                 )
+            self.has_archive = True
         files = {self.archive: ".electra_jax.tar.gz"}
         if self.options.env_file:
             files[self.options.env_file] = ".electra_jax.env"
@@ -266,11 +277,21 @@ class Tpu:
             "the set-up failed on a worker; see the output above",
         )
 
-    def _make_archive(self) -> str:
-        """A new file that nobody else can have made, in the shared temporary directory."""
+    def _make_file(self) -> str:
+        """A new file that nobody else can have made, in the shared temporary directory.
+
+        Raises:
+          LauncherError: it cannot be made.
+        """
         if self.options.dry_run:
             return f"{tempfile.gettempdir()}/electra_jax-RANDOM.tar.gz"
-        descriptor, path = tempfile.mkstemp(prefix="electra_jax-", suffix=".tar.gz")
+        try:
+            descriptor, path = tempfile.mkstemp(prefix="electra_jax-", suffix=".tar.gz")
+        except OSError as error:
+            raise LauncherError(
+                f"{self.name}: no temporary file for the checkout's archive: {error.strerror}. Free space, "
+                "or set TMPDIR to another folder."
+            ) from error
         os.close(descriptor)
         return path
 

@@ -1,5 +1,7 @@
 """`launch/tpu_vm.py babysit` through preemptions, lost connections and failures of the run."""
 
+import contextlib
+import errno
 import shlex
 import signal
 import subprocess
@@ -99,6 +101,69 @@ def test_babysit_asks_again_after_a_short_outage(sandbox):
         and "failure" not in outcome.stderr
     )
     assert sandbox.verbs().count("create") == 1 and "delete" not in sandbox.verbs()
+
+
+def test_babysit_asks_again_after_an_answer_that_it_cannot_read(sandbox):
+    sandbox.behave("0")
+    answers = [
+        '{"name": "small", "sta',
+        '{"state": "ACTIVE"}',
+        '{"state": {"state": "FAILED", "failedData": 1}}',
+    ]
+    sandbox.script(lives=[["PROVISIONING", *answers, "ACTIVE"]])
+    outcome = babysit(sandbox)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr.count("gcloud's answer is not the JSON object expected: got '{") == 3
+    assert sandbox.verbs() == ["create", "setup", "start"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "error"),
+    [
+        ("tempfile", "mkstemp", OSError(errno.ENOSPC, "No space left on device")),
+        ("subprocess", "run", OSError(errno.ENOMEM, "Cannot allocate memory")),
+    ],
+)
+def test_babysit_gives_up_with_a_message_when_this_machine_is_short_of_something(
+    module, name, error, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    import tpu_machine
+    import tpu_vm
+
+    ready = tpu_machine.Condition("ready", "ACTIVE")
+    monkeypatch.setattr(tpu_machine.Tpu, "condition", lambda tpu: ready)
+    monkeypatch.setattr(tpu_machine.Tpu, "workers", lambda tpu: [])
+
+    def fail(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(f"{module}.{name}", fail)
+    words = ["--name=small", "--zone=us-west4-a", TYPE, "--bucket=my-bucket", "--poll_seconds=0"]
+    assert tpu_vm.main(["babysit", *words, "--max_failures=2", *RUN]) in (1, 7)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert error.strerror in last and last.endswith("costs money until you `delete` it.")
+
+
+def test_an_archive_that_could_not_be_written_is_made_again(monkeypatch):
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    import tpu_machine
+    import tpu_vm
+
+    codes, words = iter([0, 128]), ["setup", "--name=small", "--zone=us-west4-a"]
+    verbs = []
+
+    def call(words, show=False):
+        verbs.append(words[3] if words[0] == "git" else words[4])
+        return subprocess.CompletedProcess(words, next(codes, 0), "", "fatal: no space left")
+
+    with contextlib.closing(tpu_machine.Tpu(tpu_vm.make_parser().parse_args(words))) as tpu:
+        tpu.call = call
+        with pytest.raises(tpu_machine.LauncherError, match="no space left"):
+            tpu.setup()
+        tpu.setup()
+        tpu.setup()
+    assert verbs == ["status", "archive"] * 2 + ["scp", "ssh"] * 2
 
 
 def test_babysit_ends_when_a_tpu_never_answers_and_does_not_delete_it(sandbox):

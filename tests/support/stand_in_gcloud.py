@@ -4,8 +4,9 @@ The directory holds calls.jsonl, one argv a line; script.json, the failures to s
 TPU's state; homes/N, the home directory of worker N, where bash executes remote commands; shared/, which
 outlives the TPU. Keys of the script:
   workers        number of workers (1)
-  lives          for each creation, the states that consecutive `describe`s return; the last one stays. Two
-                 are not Google's: NODE_PREEMPTED, only the node is preempted; ERROR, gcloud does not answer
+  lives          for each creation, the states that consecutive `describe`s return; the last one stays. Three
+                 are not Google's: NODE_PREEMPTED, only the node is preempted; ERROR, gcloud does not answer;
+                 any text beginning with "{", the answer itself
   create_errors  messages with which the next creations are refused
   lost_answers   verbs, as "delete": the next such call is carried out, but its answer is lost
   ssh_errors     for each of the next ssh and scp calls, whether it fails as without a network
@@ -108,6 +109,9 @@ def describe(root, script, state, names, flags):
         return not_found("queued-resources.describe", names[0])
     word = state["states"][0]
     state["states"] = state["states"][1:] or [word]
+    if word.startswith("{"):
+        print(word)
+        return 0
     if word in GONE or word == "NODE_PREEMPTED":
         end_machine(root, state)
     data = (
