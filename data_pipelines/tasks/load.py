@@ -93,22 +93,7 @@ def load_task(task: dict[str, Any]) -> TaskData:
         for split in (split for split in splits if split != "train"):
             is_held_out = split == VALIDATION and bool(task["validation_fraction"])
             check_ids(split, splits[split], is_held_out=is_held_out)
-    absent = _absent(labels, splits["train"]) if task["labels"] and "train" in splits else []
-    return TaskData(labels, splits, skipped.sentences() + absent, origins)
-
-
-def _absent(labels: Sequence[str], examples: Sequence[TextExample] | Sequence[TaggedExample]) -> list[str]:
-    """A sentence for each label that no example has."""
-    found = {
-        label
-        for example in examples
-        for label in (example.tags if isinstance(example, TaggedExample) else [example.label])
-    }
-    return [
-        f"train: no example has the label {label!r} of config.task.labels"
-        for number, label in enumerate(labels)
-        if number not in found
-    ]
+    return TaskData(labels, splits, skipped.sentences(), origins)
 
 
 def _places(task: dict[str, Any], open_dataset: Callable[[str], Any]) -> dict[str, list[tuple[Any, str]]]:

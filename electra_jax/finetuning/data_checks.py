@@ -6,21 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.command_errors import shorten
 from data_pipelines.tasks.embedding_examples import EmbeddingExample
-from data_pipelines.tasks.examples import TextExample
+from data_pipelines.tasks.examples import MANY_LABELS, TaggedExample, TextExample
+from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaskData
 from electra_jax.finetuning.retrieval import Found
 from electra_jax.finetuning.span_decoding import Answer
 from electra_jax.finetuning.task_types import TaskType
 
+WITH_CLASSES = ("classification", "tagging")  # task types
+
 
 def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
     """Raises ValueError if the training examples are all of one class, number, text or kind of question."""
     examples = data.splits["train"]
-    if task_type.name in ("classification", "tagging") and len(data.labels) < 2:
+    # Listed classes, and those of examples that are held out or left out, may lack training examples.
+    if task_type.name in WITH_CLASSES and len(found := _trained_classes(data)) < 2:
         raise ValueError(
-            f"config.task: got one class in train, {', '.join(map(repr, data.labels))}, expected two or "
-            "more. Correct the data or config.task.label, or list all classes in config.task.labels."
+            f"config.task: got one class in train, {', '.join(map(repr, found))}, expected two or more. "
+            "Correct the data or config.task.label, or change config.task.validation_fraction if it has "
+            "left no other class."
         )
     if task_type.name == "regression" and len({example.label for example in examples}) < 2:
         raise ValueError(
@@ -37,6 +43,26 @@ def check_can_be_learned(task_type: TaskType, data: TaskData) -> None:
             f"config.task: got {len(examples)} questions in train that have no answer, expected some that "
             "have one. Correct the data."
         )
+
+
+def absent_class_notes(task_type: TaskType, data: TaskData) -> list[str]:
+    """A sentence about the classes or tags that no training example has, if there are some."""
+    if task_type.name not in WITH_CLASSES:
+        return []
+    found = set(_trained_classes(data))
+    absent = [repr(label) for label in data.labels if label not in found]
+    classes = "class" if len(absent) == 1 else "classes"
+    return [f"train: no example has the {classes} {shorten(absent, MANY_LABELS)}"] if absent else []
+
+
+def _trained_classes(data: TaskData) -> list[str]:
+    """The classes or tags that training examples have."""
+    found = {
+        label
+        for example in data.splits["train"]
+        for label in (example.tags if isinstance(example, TaggedExample) else [example.label])
+    }
+    return [data.labels[label] for label in sorted(found - {UNKNOWN})]
 
 
 def first_labelled_split(task_type: TaskType, splits: Mapping[str, Sequence[Any]]) -> str | None:

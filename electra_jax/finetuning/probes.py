@@ -25,10 +25,10 @@ from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import FINETUNING, check_kind, load_config, own_recipe
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
-from electra_jax.finetuning.data_checks import first_labelled_split
+from electra_jax.finetuning.data_checks import absent_class_notes, first_labelled_split
 from electra_jax.finetuning.encoders import PretrainedEncoder, encoder_of_run
 from electra_jax.finetuning.models import TaskModel
-from electra_jax.finetuning.task_finetuner import TaskFinetuner
+from electra_jax.finetuning.task_finetuner import LIMITS, TaskFinetuner
 from electra_jax.finetuning.task_types import Rows, make_task_type
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
@@ -75,7 +75,8 @@ class Probe:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"config.probe: {error}") from error
         except ValueError as error:
-            raise ValueError(f"config.probe: {error}") from error
+            message = str(error).replace(LIMITS, "config.probe.max_examples")
+            raise ValueError(f"config.probe: {message}") from error
         self._encoder = TaskModel(
             model.discriminator,
             self._special,
@@ -109,18 +110,13 @@ class Probe:
             settings, data._replace(splits=splits), self._mesh, shares_process=True
         )
         self._examples = self._finetuner.data.splits
+        for note in absent_class_notes(self._task_type, self._finetuner.data):
+            print(f"probe: {note}", file=sys.stderr)
         self._rows = {
             name: self._task_type.encode(self._tokenizer, examples, task["max_length"])[0]
             for name, examples in self._examples.items()
         }
         self._metrics, self._batch_size = self._task_type.metrics, batch_size
-        if self._task_type.name == "classification":
-            train = self._examples["train"]
-            if len({example.label for example in train}) < 2:
-                raise ValueError(
-                    f"the {len(train)} examples to train on all have one label, expected two or more. Raise "
-                    "config.probe.max_examples."
-                )
 
     def __call__(self, params: Any) -> dict[str, float]:
         """Metrics of a run's parameters, which may be on its devices."""

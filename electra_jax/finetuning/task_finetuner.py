@@ -16,6 +16,7 @@ from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.contrastive import check_widths
 from electra_jax.finetuning.data_checks import (
+    absent_class_notes,
     check_can_be_learned,
     check_contrastive,
     check_metrics,
@@ -33,6 +34,7 @@ from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.program import dtype_note
 
 ONE_ROW_EACH = ("classification", "regression", "embedding")  # task types in which every example is one row
+LIMITS = "config.task.max_train_examples and max_eval_examples"  # for errors
 
 
 class Finetuned(NamedTuple):
@@ -93,7 +95,8 @@ class TaskFinetuner:
         if splits != data.splits:
             self._check_subsets()
         self._check_settings(config)  # wrong values are found here, before anything is written
-        notes = *data.notes, dtype_note(config["model"]["dtype"], mesh)
+        absent = absent_class_notes(self.task_type, self.data)
+        notes = *data.notes, *absent, dtype_note(config["model"]["dtype"], mesh)
         self.notes = [note for note in notes if note]
         self._encoded: tuple[Any, dict[str, Rows]] | None = None
         self._trainer: tuple[Any, Trainer] | None = None
@@ -108,8 +111,7 @@ class TaskFinetuner:
             self._check_examples(self.data)
         except ValueError as error:
             raise ValueError(
-                f"{error} All examples together allow it: raise config.task.max_train_examples and "
-                "max_eval_examples, or set them to 0 for all."
+                f"{error} All examples together allow it: raise {LIMITS}, or give 0 for all."
             ) from error
 
     def check_sweep(self, sweep: Sequence[Settings]) -> None:

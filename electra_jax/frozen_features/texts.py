@@ -16,6 +16,7 @@ from data_pipelines.tasks.text_files import plain_ending, short_names
 from data_pipelines.tasks.unlabelled import Source, Wanted, read_unlabelled
 from electra_jax.configuration.checks import check_values, of_task
 from electra_jax.finetuning.data_checks import (
+    absent_class_notes,
     check_can_be_learned,
     check_metrics,
     commonest_class_notes,
@@ -110,12 +111,12 @@ def _read_task(
     data = load_task(with_files(task, workdir / DATA))
     task_type = make_task_type(task, data.labels)
     split = _measured_split(task_type, data)
+    check_can_be_learned(task_type, data)
     examples = {
         which: random_subset(data.splits[which], _least(task[f"max_{limit}_examples"], max_examples))
         for which, limit in (("train", "train"), (split, "eval"))
     }
     data = data._replace(splits=examples)
-    check_can_be_learned(task_type, data)
     check_metrics(task_type, examples[split])
     num_classes = len({example.label for example in examples["train"]})
     if not 2 <= num_classes < len(examples["train"]):
@@ -126,7 +127,11 @@ def _read_task(
     sets = [
         TextSet(f"{name}_{which}", some, task["max_length"], every_layer) for which, some in examples.items()
     ]
-    notes = [*data.notes, *commonest_class_notes(task_type, data)]
+    notes = [
+        *data.notes,
+        *absent_class_notes(task_type, data),
+        *commonest_class_notes(task_type, data),
+    ]
     return FrozenTask(name, data.labels, task_type, split, *sets, notes)
 
 

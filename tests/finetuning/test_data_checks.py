@@ -6,7 +6,12 @@ from data_pipelines.tasks.labels import UNKNOWN
 from data_pipelines.tasks.load import TaggedExample, TaskData, TextExample
 from data_pipelines.tasks.questions import Question
 from electra_jax.configuration.flags import load_config
-from electra_jax.finetuning.data_checks import check_can_be_learned, check_metrics, commonest_class_notes
+from electra_jax.finetuning.data_checks import (
+    absent_class_notes,
+    check_can_be_learned,
+    check_metrics,
+    commonest_class_notes,
+)
 from electra_jax.finetuning.task_types import make_task_type
 
 
@@ -25,6 +30,7 @@ def asked(*answers, is_impossible=False):
 
 GOOD, BAD = TextExample("a", None, 1), TextExample("b", None, 0)
 TAGGED = TaggedExample(("a", "b"), (0, UNKNOWN))
+TAGGED_B = TaggedExample(("c",), (1,))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +41,13 @@ TAGGED = TaggedExample(("a", "b"), (0, UNKNOWN))
             data_of(("pos",), BAD, BAD),
             "got one class in train, 'pos', expected two or more",
         ),
+        (
+            "classification",
+            data_of(("neg", "pos"), GOOD, GOOD),
+            r"got one class in train, 'pos', expected two or more\..*task\.validation_fraction",
+        ),
         ("tagging", data_of(("O",), TAGGED), "got one class in train, 'O', expected two or more"),
+        ("tagging", data_of(("O", "B"), TAGGED), "got one class in train, 'O', expected two or more"),
         ("regression", data_of((), GOOD, GOOD), "got the number 1 for each of 2 examples of train"),
         (
             "question_answering",
@@ -49,9 +61,9 @@ def test_one_class_alone(kind, data, message):
         check_can_be_learned(task_type_of(kind), data)
 
 
-def test_listed_classes_need_no_example_each():
-    check_can_be_learned(task_type_of("classification"), data_of(("neg", "pos"), GOOD, GOOD))
-    check_can_be_learned(task_type_of("tagging"), data_of(("O", "B"), TAGGED))
+def test_two_classes_are_enough():
+    check_can_be_learned(task_type_of("classification"), data_of(("neg", "pos", "other"), GOOD, BAD))
+    check_can_be_learned(task_type_of("tagging"), data_of(("O", "B", "I"), TAGGED, TAGGED_B))
     check_can_be_learned(task_type_of("regression"), data_of((), GOOD, BAD))
     check_can_be_learned(task_type_of("question_answering"), data_of((), asked("boat")))
 
@@ -92,6 +104,27 @@ def test_metrics_that_fit():
     check_metrics(task_type_of("tagging", ("O", "B-X"), ("span_f1",)), [TAGGED])
     check_metrics(task_type_of("regression", (), ("pearson", "spearman")), [GOOD, BAD])
     check_metrics(task_type_of("question_answering", (), ("f1",)), [asked("boat")])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "notes"),
+    [
+        ("classification", data_of(("neg", "pos"), GOOD, BAD), []),
+        ("tagging", data_of(("O", "B"), TAGGED, TAGGED_B), []),
+        ("tagging", data_of(("O", "B", "I"), TAGGED, TAGGED_B), ["train: no example has the class 'I'"]),
+        (
+            "classification",
+            data_of(("neg", "pos", *map(str, range(20))), GOOD, BAD),
+            [
+                "train: no example has the classes '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '10', "
+                "'11', … and 8 more"
+            ],
+        ),
+        ("regression", data_of((), GOOD, BAD), []),
+    ],
+)
+def test_classes_that_no_training_example_has(kind, data, notes):
+    assert absent_class_notes(task_type_of(kind, data.labels), data) == notes
 
 
 def test_the_accuracy_of_the_commonest_class_of_every_split_with_labels():

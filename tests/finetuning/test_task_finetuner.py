@@ -114,13 +114,28 @@ NUMBERS = [TextExample("a", None, number) for number in (1.0, 1.0, 1.0, 2.0)]
             NUMBERS,
             r"config\.task: got the number 1 for each of 2 examples of train",
         ),
+        (
+            "local",
+            {"max_train_examples": 2},
+            [TextExample("a", None, label) for label in (0, 1, 0, 1)],
+            r"config\.task: got one class in train, 'low', expected two or more",
+        ),
     ],
-    ids=["metrics", "answers", "numbers"],
+    ids=["metrics", "answers", "numbers", "classes"],
 )
 def test_what_a_subset_does_not_allow_is_found_before_training(name, changes, examples, message, open_task):
+    labels = ("low", "high") if name == "local" else ()
     unlimited = changes | dict.fromkeys(("max_train_examples", "max_eval_examples"), 0)
-    open_task(name, unlimited, (), examples, examples)
+    open_task(name, unlimited, labels, examples, examples)
     with pytest.raises(
         ValueError, match=rf"^{message}.*: raise config\.task\.max_train_examples and max_eval"
     ):
-        open_task(name, changes, (), examples, examples)
+        open_task(name, changes, labels, examples, examples)
+
+
+def test_a_class_without_training_examples_is_noted(open_task):
+    """One that config.task.max_train_examples has left without any, too."""
+    examples = [TextExample("a", None, label) for label in (0, 2, 1, 2)]
+    changes = {"max_train_examples": 2}
+    notes = open_task("local", changes, ("low", "high", "medium"), examples, examples).notes
+    assert "train: no example has the class 'medium'" in notes
