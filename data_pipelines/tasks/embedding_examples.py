@@ -7,7 +7,7 @@ Files are .tsv, .csv or .jsonl, or JSON in SQuAD's format, in which each questio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.tasks.files import check_are_different, table_rows
+from data_pipelines.tasks.files import check_are_different, has_header, table_rows
 from data_pipelines.tasks.records import Skipped, as_number, as_text, json_objects, skip_malformed
 from data_pipelines.tasks.squad_files import squad_records
 from data_pipelines.tasks.text_files import check_is_file, most_common, numbered_lines, plain_ending
@@ -138,7 +138,7 @@ def _table_records(
     path: str, names: Sequence[str], optional: set[str], label: str, split: str, skipped: Skipped
 ) -> list[tuple[str, dict[str, Any]]]:
     rows = table_rows(path)
-    if rows and not all(name.isdecimal() for name in names):
+    if has_header(path, names) and rows:
         header = rows.pop(0)[1]
         check_are_different(f"{path}:1", header, names)
         width, places = len(header), {name: header.index(name) for name in names if name in header}

@@ -79,6 +79,28 @@ def table_rows(path: str) -> list[tuple[int, list[str]]]:
     return _TABLE_ROWS[plain_ending(path)](path)
 
 
+def has_header(path: str, names: Iterable[str]) -> bool:
+    """Whether a table has a header, which is so if its columns are given by name, not by number; "" is none.
+
+    Raises:
+      ValueError: some are given by name and some by number. `predict` reads fewer columns of the same file,
+        so that they would not decide alike.
+    """
+    given = [name for name in names if name]
+    numbers = [name for name in given if name.isdecimal()]
+    if numbers and len(numbers) < len(given):
+        by_number, by_name = (
+            ", ".join(repr(name) for name in given if name.isdecimal() == is_number)
+            for is_number in (True, False)
+        )
+        raise ValueError(
+            f"{path}: got the columns {by_number} by number and {by_name} by name, expected all by number or "
+            f"all by name. Rename the column {numbers[0]!r} in the file and in config.task, or give the "
+            "numbers of all columns if the file has no header"
+        )
+    return not numbers
+
+
 def check_are_different(where: str, header: Sequence[str], names: Iterable[str | None]) -> None:
     """Raises ValueError if a header has several columns of a name."""
     for name in names:
@@ -139,8 +161,7 @@ _TABLE_ROWS = {".tsv": _tsv_rows, ".csv": _csv_rows}
 
 def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
     rows = table_rows(path)
-    has_header = not all(name.isdecimal() for name in columns if name)
-    if has_header and rows:
+    if has_header(path, columns) and rows:
         header = rows.pop(0)[1]
         width = len(header)
         check_are_different(f"{path}:1", header, columns)

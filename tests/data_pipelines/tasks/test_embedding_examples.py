@@ -169,6 +169,8 @@ def test_pairs_with_a_text_in_common_are_held_out_together(tmp_path):
         ("q\tp\na\tb\n", {"text": ""}, r"config\.task\.text: got '', .* has the columns 'q', 'p'"),
         ("q\tp\na\tb\n", {"pair": ""}, r"config\.task\.pair: got '', expected the column .* which belongs"),
         ("q\tp\na\tb\n", {"text": "x"}, r"a\.tsv:1: no column 'x', found 'q', 'p'; set config\.task\.text, "),
+        ("0\tp\na\tb\n", {"text": "0"}, r"a\.tsv: got the columns '0' by number and 'p' by name, expected"),
+        ("0\t1\tn\na\tb\tc\n", {"text": "0", "pair": "1", "negatives": "n"}, "'0', '1' by number and 'n'"),
         ("q\tp\tp\na\tb\tc\n", {}, r"a\.tsv:1: got several columns 'p', expected one"),
         ("q\tp\na\tb\n", {"negatives": "n"}, r"a\.tsv:1: no column 'n', found 'q', 'p'"),
         ("q\tp\na\tb\n", {"pair": "x"}, r"a\.tsv:1: no column 'x'"),

@@ -27,6 +27,21 @@ def test_csv_has_quotes(tmp_path):
         load_task(classification(train=train, text="a", pair="b", label="y"))
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_columns_by_name_and_by_number_are_refused(tmp_path, name):
+    """Whether there is a header decides where `predict` begins, which reads no label."""
+    between = "," if name.endswith("csv") else "\t"
+    train = write(tmp_path / name, between.join(("0", "y")) + "\n" + between.join(("one", "1")) + "\n")
+    expected = (
+        rf"{name}: got the columns '0' by number and 'y' by name, expected all by number or all by name\. "
+        "Rename the column '0' in the file and in config"
+    )
+    with pytest.raises(ValueError, match=expected):
+        load_task(classification(train=train, text="0", label="y"))
+    records = write(tmp_path / "a.jsonl", '{"0": "one", "y": 1}\n')
+    assert load_task(classification(train=records, text="0", label="y")).splits["train"]
+
+
 def test_columns_by_number_have_no_header(tmp_path):
     train = write(tmp_path / "a.tsv", "gj04\t1\t\tThe boat sank.\ngj04\t0\t*\tBoat the sank.\n")
     data = load_task(classification(train=train, validation=train, text="3", label="1"))
