@@ -137,8 +137,9 @@ def _of_squad(path: str, split: str, skipped: Skipped) -> list[EmbeddingExample]
 def _table_records(
     path: str, names: Sequence[str], optional: set[str], label: str, split: str, skipped: Skipped
 ) -> list[tuple[str, dict[str, Any]]]:
-    rows = table_rows(path)
-    if has_header(path, names) and rows:
+    with_header = has_header(path, names)
+    rows = table_rows(path, has_header=with_header)
+    if with_header and rows:
         header = rows.pop(0)[1]
         check_are_different(f"{path}:1", header, names)
         width, places = len(header), {name: header.index(name) for name in names if name in header}

@@ -1,7 +1,7 @@
 """Read labelled rows and sentences: .tsv, .csv, .jsonl, .conllu and column files, also with .gz."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from data_pipelines.json_files import parse_json
@@ -19,10 +19,12 @@ from data_pipelines.tasks.records import (
 from data_pipelines.tasks.text_files import (
     check_is_file,
     csv_rows,
+    fields_of,
     most_common,
     numbered_lines,
     plain_ending,
     read_text,
+    rows_of_table,
 )
 
 ROW_FILES = (".tsv", ".csv", ".jsonl")
@@ -70,13 +72,13 @@ def read_rows(path: str, columns: Columns, split: str, skipped: Skipped) -> list
     return _read_table(path, columns, split, skipped)
 
 
-def table_rows(path: str) -> list[tuple[int, list[str]]]:
-    """(line, fields) of each row of a .tsv or .csv, the header included.
+def table_rows(path: str, *, has_header: bool = True) -> list[tuple[int, list[str]]]:
+    """(line, fields) of each row of a .tsv or .csv, the header included. For blank lines see `rows_of_table`.
 
     Raises:
       ValueError: the file is damaged.
     """
-    return _TABLE_ROWS[plain_ending(path)](path)
+    return list(rows_of_table(_TABLE_ROWS[plain_ending(path)](path), has_header=has_header))
 
 
 def has_header(path: str, names: Iterable[str]) -> bool:
@@ -147,21 +149,22 @@ def found_columns(path: str, *, tagging: bool) -> str:
     return numbered_columns(path)
 
 
-def _tsv_rows(path: str) -> list[tuple[int, list[str]]]:
-    return [(number, line.split("\t")) for number, line in numbered_lines(path) if line]
+def _tsv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, fields_of(line)) for number, line in numbered_lines(path))
 
 
-def _csv_rows(path: str) -> list[tuple[int, list[str]]]:
+def _csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     lines = io.StringIO(read_text(path), newline="")
-    return list(csv_rows(lines, path, "name the file .tsv if it is tabs without quoting"))
+    return csv_rows(lines, path, "name the file .tsv if it is tabs without quoting")
 
 
 _TABLE_ROWS = {".tsv": _tsv_rows, ".csv": _csv_rows}
 
 
 def _read_table(path: str, columns: Columns, split: str, skipped: Skipped) -> list[Row]:
-    rows = table_rows(path)
-    if has_header(path, columns) and rows:
+    with_header = has_header(path, columns)
+    rows = table_rows(path, has_header=with_header)
+    if with_header and rows:
         header = rows.pop(0)[1]
         width = len(header)
         check_are_different(f"{path}:1", header, columns)

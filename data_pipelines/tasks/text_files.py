@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 MAX_BYTES = 1 << 30  # of a file's text
 MAX_TEXT = 1 << 26  # bytes of a line, or characters of a field in CSV, that are read as one text
@@ -71,8 +72,13 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     return enumerate((line.removesuffix("\r") for line in read_text(path).split("\n")), 1)
 
 
+def fields_of(line: str) -> list[str]:
+    """The fields of a line of TSV; a blank line has none."""
+    return line.split("\t") if line else []
+
+
 def csv_rows(lines: Iterable[str], where: str, remedy: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line from 1, fields) of each row that is not empty.
+    """(number of its first line from 1, fields) of each row; a blank line has none.
 
     Args:
       lines: with their ends.
@@ -86,13 +92,36 @@ def csv_rows(lines: Iterable[str], where: str, remedy: str) -> Iterator[tuple[in
     reader, start = csv.reader(lines, strict=True), 1
     try:
         for fields in reader:
-            if fields:
-                yield start, fields
+            yield start, fields
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
             f"{where}:{start}: not valid CSV ({error}); correct its quotes, or {remedy}"
         ) from error
+
+
+def rows_of_table(
+    rows: Iterable[tuple[Any, list[str]]], *, has_header: bool
+) -> Iterator[tuple[Any, list[str]]]:
+    """(place, fields) of each row, among them the header.
+
+    In a table with one column a blank line is a row with an empty text, so that rows keep their numbers. At
+    the end of a file and before a header it is none, as in tables with several columns.
+
+    Args:
+      rows: those of all lines; a blank line has no fields.
+    """
+    width: int | None = None
+    blank: list[Any] = []
+    for place, fields in rows:
+        if not fields:
+            blank.append(place)
+            continue
+        is_header, width = has_header and width is None, len(fields) if width is None else width
+        if width == 1 and not is_header:
+            yield from ((one, [""]) for one in blank)
+        blank = []
+        yield place, fields
 
 
 def most_common(widths: Iterator[int]) -> int:

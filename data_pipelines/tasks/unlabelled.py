@@ -22,7 +22,13 @@ from typing import Any, BinaryIO, NamedTuple
 from data_pipelines.tasks.files import check_are_different, read_sentences
 from data_pipelines.tasks.records import Columns, Skipped, as_text, json_objects
 from data_pipelines.tasks.squad_files import squad_records
-from data_pipelines.tasks.text_files import MAX_TEXT, csv_rows, plain_ending
+from data_pipelines.tasks.text_files import (
+    MAX_TEXT,
+    csv_rows,
+    fields_of,
+    plain_ending,
+    rows_of_table,
+)
 
 STANDARD_INPUT = "-"
 # Format → the endings of its files.
@@ -202,7 +208,7 @@ def _lines_as_texts(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
 
 
 def _tsv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
-    rows = ((where, line.split("\t")) for where, line in _numbered(source) if line)
+    rows = ((where, fields_of(line)) for where, line in _numbered(source))
     return _table(rows, source, wanted)
 
 
@@ -219,7 +225,7 @@ def _has_header(wanted: Wanted) -> bool:
 def _table(rows: Iterator[tuple[str, list[str]]], source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     names = [name for name in (wanted.text, wanted.pair) if name]
     has_header = _has_header(wanted)
-    width: int | None = None
+    rows, width = rows_of_table(rows, has_header=has_header), None
     place = {name: int(name) for name in (*names, wanted.id) if name.isdecimal()}
     for where, fields in rows:
         is_first, width = width is None, len(fields) if width is None else width

@@ -55,6 +55,15 @@ def test_columns_by_number(tmp_path):
     path = write(tmp_path / "a.tsv", "1\twho\the did\n2\twhere\tthere\n3\tbad\n")
     data = load_task(embedding(train=path, text="1", pair="2"))
     assert [example[:2] for example in data.splits["train"]] == [("who", "he did"), ("where", "there")]
+    texts = write(tmp_path / "b.tsv", "\na\n\nb\n\n")
+    data = load_task(embedding(train=texts, text="0"))
+    assert [example.text for example in data.splits["train"]] == ["a", "b"]
+    assert data.notes == [f"train: skipped 2 examples with an empty text, the first at {texts}:1"]
+
+
+def test_rows_of_another_width_are_skipped(tmp_path):
+    path = write(tmp_path / "a.tsv", "1\twho\the did\n2\twhere\tthere\n3\tbad\n")
+    data = load_task(embedding(train=path, text="1", pair="2"))
     assert data.notes == [
         f"train: skipped 1 example with a number of columns other than 3, the first at {path}:3"
     ]

@@ -152,6 +152,10 @@ def test_no_row_of_a_split_without_labels_is_skipped(tmp_path):
     test = write(tmp_path / "b.tsv", "s\ty\nthree\t\n \t\nfive\t\n")
     data = load_task(classification(train=train, test=test, text="s", label="y"))
     assert [example.text for example in data.splits["test"]] == ["three", " ", "five"] and data.notes == []
+    for name, ends in (("b.tsv", "\n"), ("b.csv", "\n"), ("b.csv", "\r")):
+        test = write(tmp_path / name, "\ns\nthree\n\nfive\n\n".replace("\n", ends))
+        data = load_task(classification(train=train, test=test, text="s", label="y"))
+        assert [example.text for example in data.splits["test"]] == ["three", "", "five"]
     train = write(tmp_path / "a.jsonl", '{"w": ["EU"], "t": ["B"]}')
     test = write(tmp_path / "b.jsonl", '{"w": ["EU", ""]}\n{"w": []}')
     data = load_task(tagging(train=train, test=test, text="w", label="t"))

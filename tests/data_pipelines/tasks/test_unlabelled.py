@@ -42,6 +42,22 @@ def test_tables_are_read_by_name_and_by_number(tmp_path):
     assert texts(bare, Wanted("1", "0")) == [("b", "a"), ("d", "c")]
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_blank_line_of_a_table_with_one_column_is_an_empty_text(name, tmp_path):
+    """So that record n belongs to row n. Blank lines at the end are none, nor are those before a header."""
+    path = write(tmp_path / name, "\n\ntext\none\n\r\n\nfour\n\n\n")
+    found = read(path)
+    assert [one.text for one in found] == ["one", "", "", "four"]
+    assert [one.where for one in found] == [f"{path}:{number}" for number in range(4, 8)]
+    bare = write(tmp_path / name, "\none\n\nthree\n\n")
+    assert [one.text for one in read(bare, Wanted("0", ""))] == ["", "one", "", "three"]
+    empty = write(tmp_path / name, "text\n\n\n")
+    with pytest.raises(ValueError, match="got no input in it"):
+        read(empty)
+    several = write(tmp_path / name, "\none\ttwo\n\na\tb\n".replace("\t", "," if "csv" in name else "\t"))
+    assert texts(several, PAIR) == [("a", "b")]
+
+
 def test_json_lines_may_hold_words_and_ids(tmp_path):
     lines = [{"text": ["New", "York"], "n": 7}, {"text": "a b"}, {"text": None, "n": 0}]
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n")
