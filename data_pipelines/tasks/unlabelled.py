@@ -11,6 +11,7 @@ The first four are read line by line, so they may be of any length; the others a
 
 import contextlib
 import gzip
+import io
 import shutil
 import sys
 import tempfile
@@ -146,10 +147,14 @@ def count_inputs(source: Source, wanted: Wanted) -> int | None:
     if source.path == STANDARD_INPUT or source.format in READ_WHOLE:
         return None
     count, last = 0, b"\n"
+    is_csv = source.format == "csv"
     with _opened(source) as stream:
         while block := stream.read(1 << 20):
             count, last = count + block.count(b"\n"), block[-1:]
-    return count + (last != b"\n") - (source.format in TABLES and _has_header(wanted))
+            if is_csv:
+                count += block.count(b"\r") - block.count(b"\r\n")
+    has_end = last == b"\n" or (is_csv and last == b"\r")
+    return count + (not has_end) - (source.format in TABLES and _has_header(wanted))
 
 
 @contextlib.contextmanager
@@ -214,7 +219,9 @@ def _tsv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
 
 def _csv(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     remedy = "give --input_format=tsv if it is tabs without quoting"
-    rows = csv_rows(_raw_lines(source), source.name, remedy)
+    # In CSV "\r" ends a line, too, as in fine-tuning.
+    lines = (line for part in _raw_lines(source) for line in io.StringIO(part, newline=""))
+    rows = csv_rows(lines, source.name, remedy)
     return _table(((f"{source.name}:{number}", fields) for number, fields in rows), source, wanted)
 
 

@@ -34,10 +34,16 @@ def test_each_line_of_text_is_an_input(tmp_path):
 def test_tables_are_read_by_name_and_by_number(tmp_path):
     tsv = write(tmp_path / "a.tsv", 'label\ttwo\tone\nx\tb "\ta\n\ny\td\tc\n')
     assert texts(tsv, PAIR) == [("a", 'b "'), ("c", "d")]
+    for ends in ("\n", "\r\n", "\r"):
+        three = write(tmp_path / "c.csv", f"one,two{ends}a,b{ends}c,d{ends}e,f")
+        assert len(texts(three, PAIR)) == count_inputs(Source(three, "csv"), PAIR) == 3
     assert count_inputs(Source(write(tmp_path / "c.tsv", "one\ttwo\na\tb\nc\td"), "tsv"), PAIR) == 2
     csv = write(tmp_path / "a.csv.gz", 'one,two\n"a,\nb",c\n"d ""e""",f\n')
     assert texts(csv, PAIR) == [("a,\nb", "c"), ('d "e"', "f")]
     assert [one.where for one in read(csv, PAIR)] == [f"{csv}:2", f"{csv}:4"]
+    old = write(tmp_path / "b.csv", '\ufeffone,two\ra,"b\rc"\r\nd,e\nf,g\r')
+    assert texts(old, PAIR) == [("a", "b\rc"), ("d", "e"), ("f", "g")]
+    assert [one.where for one in read(old, PAIR)] == [f"{old}:{number}" for number in (2, 4, 5)]
     bare = write(tmp_path / "b.tsv", "a\tb\nc\td\n")
     assert texts(bare, Wanted("1", "0")) == [("b", "a"), ("d", "c")]
 
