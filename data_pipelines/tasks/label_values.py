@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.tasks.records import as_text
+from data_pipelines.tasks.records import NEVER_LABELS, as_text
 
 CODES = ("-1", "-100")
-NEVER_CLASSES = ("nan", "<na>", "null")
 # Words that are classes beside other words ("none" of stance detection), and no labels beside numbers.
 WORDS = ("none", "na", "n/a", "?", "_", "-")
-PLACEHOLDERS = frozenset((*CODES, *NEVER_CLASSES, *WORDS))
+PLACEHOLDERS = frozenset((*CODES, *NEVER_LABELS, *WORDS))
 # A class of which this many examples are expected in held-out splits is absent by a chance of 5 %.
 MIN_EXPECTED = 3
 MIN_COUNT = 2  # examples that tell anything
@@ -65,7 +64,7 @@ def identity(label: str) -> str:
     if whole:
         return whole[1]
     lower = label.lower()
-    return lower if label in ("True", "False") or lower in NEVER_CLASSES else label
+    return lower if label in ("True", "False") or lower in NEVER_LABELS else label
 
 
 def is_placeholder(label: str) -> bool:
@@ -124,7 +123,7 @@ def _is_number(label: str) -> bool:
 def _not_labels(others: Collection[str], *, tagging: bool) -> frozenset[str]:
     """The placeholders that mean, beside the classes `others`, that there is no label."""
     are_numbers = bool(others) and all(map(_is_number, others))
-    found = set(NEVER_CLASSES)
+    found = set(NEVER_LABELS)
     for code in CODES:
         # Beside other negative numbers, or 1 alone, it is one of them.
         has_negatives = are_numbers and any(float(other) < 0 for other in others)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from data_pipelines.json_files import parse_json, type_name
 
 COLUMN_ADVICE = "name the one that holds the text in config.task.text or config.task.pair"
+# How tables spell a missing label, in lower case.
+NEVER_LABELS = ("nan", "<na>", "null")
 
 
 class Columns(NamedTuple):
@@ -145,12 +147,14 @@ def as_text(value: Any, column: str, where: str, advice: str = COLUMN_ADVICE) ->
 
 
 def as_number(label: Any, where: str, purpose: str, advice: str) -> float | None:
-    """A label of a record as a number, None if it is null, NaN or blank.
+    """A label of a record as a number, None if it is null, NaN, blank, or text that says so.
 
     Raises:
       ValueError: it is not a finite number; says what it is expected for, and ends with `advice`.
     """
-    if label is None or label != label or (isinstance(label, str) and not label.strip()):
+    if label is None or label != label:
+        return None
+    if isinstance(label, str) and label.strip().lower() in ("", *NEVER_LABELS):
         return None
     try:
         number = float(label) if not isinstance(label, bool) else math.nan

@@ -96,6 +96,10 @@ def test_numbers_are_read_where_they_are_scored(tmp_path):
         "train: kept 1 example with a value in column 's', which is not read: all pairs to train on belong "
         f"together, the first at {unread}:2"
     )
+    missing = write(tmp_path / "e.tsv", "q\tp\ts\na\tb\t1\na\tc\tNaN\n")
+    assert load_task(task | {"validation": missing}).notes == [
+        f"validation: skipped 1 example with a missing label, the first at {missing}:3"
+    ]
     wrong = write(tmp_path / "c.tsv", "q\tp\ts\na\tb\thigh\n")
     with pytest.raises(ValueError, match=r"c\.tsv:2: label 'high', expected a finite number for the sim"):
         load_task(task | {"validation": wrong})

@@ -91,7 +91,18 @@ def test_an_error_shows_some_of_many_labels(tmp_path):
     assert len(str(error.value)) < 1_500
 
 
-@pytest.mark.parametrize("label", ["high", "nan", "inf"])
+@pytest.mark.parametrize("label", ["NaN", "nan", "<NA>", "null", " NULL ", ""])
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_regression_has_no_label_where_a_table_says_so(tmp_path, name, label):
+    between = "," if name.endswith("csv") else "\t"
+    rows = ("s", "y"), ("one", "1"), ("two", label), ("three", "2")
+    train = write(tmp_path / name, "".join(between.join(row) + "\n" for row in rows))
+    data = load_task(classification(kind="regression", train=train, text="s", label="y"))
+    assert [example.label for example in data.splits["train"]] == [1.0, 2.0]
+    assert data.notes == [f"train: skipped 1 example with a missing label, the first at {train}:3"]
+
+
+@pytest.mark.parametrize("label", ["high", "-nan", "inf"])
 def test_regression_takes_finite_numbers(tmp_path, label):
     train = write(tmp_path / "a.tsv", "one\t-1\ntwo\t2.5e0\n")
     task = classification(kind="regression", train=train, text="0", label="1")
