@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from electra_jax.configuration.flags import load_config
 from electra_jax.finetuning.experiment import Plan, finetune
 from electra_jax.finetuning.experiment_directory import MODELS
+from electra_jax.finetuning.squad_metrics import squad_score
 from electra_jax.predict import main
 from electra_jax.prediction.models import best_model
 from support import devices
@@ -57,6 +59,47 @@ def test_the_records_have_the_accuracy_that_fine_tuning_reported(fine_tuned, tmp
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "text\tpair\tlabel\tprobability"
     assert [line.split("\t")[2] for line in lines] == [record["label"] for record in records]
+
+
+def asked_questions(data):
+    """SQuAD's form; some contexts are longer than a row, and every fourth question has no answer."""
+    words = sorted(set((data / "train.txt").read_text(encoding="utf-8").split()))[:40]
+    source, paragraphs = np.random.default_rng(0), []
+    for number in range(24):
+        some = list(source.choice(words, size=source.integers(2, 30)))
+        answer = {"text": some[-1], "answer_start": len(" ".join(some)) - len(some[-1])}
+        answers = [answer] if number % 4 else []
+        question = {"id": str(number), "question": words[number], "answers": answers}
+        question["is_impossible"] = not answers
+        paragraphs.append({"context": " ".join(some), "qas": [question]})
+    return {"data": [{"title": "", "paragraphs": paragraphs}]}
+
+
+@pytest.mark.slow
+def test_the_answers_have_the_scores_that_fine_tuning_reported(data, run, tmp_path):
+    """Also where a text is divided into several rows, and where questions are left unanswered."""
+    squad = asked_questions(data)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(squad), encoding="utf-8")
+    config = load_config("configs/finetune.py:task=local_squad").to_dict()
+    config["task"] |= {"train": str(path), "validation": str(path), "null_threshold": -1.3}
+    config["task"] |= {"max_length": 24, "max_query_length": 4, "doc_stride": 4}
+    config["model"]["num_layers"] = 1
+    config["train"] |= {"batch_size": 8, "num_epochs": 1}
+    config["optimizer"]["learning_rate"] = 3e-3
+    config["log"] = {"progress": False}
+    with devices.one_device():
+        [result] = finetune(config, tmp_path / "run", Plan([str(run)], [0]))
+    main([f"--model={tmp_path / 'run'}", f"--input={path}", f"--out={tmp_path / 'a.jsonl'}"])
+    records = list(map(json.loads, (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()))
+    questions = [paragraph["qas"][0] for paragraph in squad["data"][0]["paragraphs"]]
+    assert [record["id"] for record in records] == [question["id"] for question in questions]
+    references = [[answer["text"] for answer in question["answers"]] for question in questions]
+    found = [record["answer"] for record in records]
+    assert 0 < found.count("") < len(found)
+    scores = squad_score(references, found, [0.0] * len(found))  # what is unanswered is so in the records
+    for metric in ("exact_match", "f1"):
+        assert result.metrics[metric] == pytest.approx(scores[metric], abs=1e-12) and scores[metric] > 0
 
 
 @pytest.mark.slow
