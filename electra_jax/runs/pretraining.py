@@ -38,7 +38,7 @@ from electra_jax.runs.lost_rows import LOG_EVERY, record_lost_rows
 from electra_jax.runs.prepared_stages import PreparedStage, prepare_stages, stages_after
 from electra_jax.runs.probes import measures_the_same, open_probe, probe_config
 from electra_jax.runs.provenance import record_start
-from electra_jax.runs.resuming import Start, find_start, leave_behind
+from electra_jax.runs.resuming import Start, check_beginning, find_start, leave_behind
 from electra_jax.runs.rollbacks import describe_rollbacks, reach_of, record_events, resume_rollbacks
 from electra_jax.runs.run_files import write_places, write_run_directory
 from electra_jax.runs.start_report import memory_line, start_lines
@@ -139,6 +139,7 @@ def _train(inputs: RunInputs, run: RunDirectory, programs: CompilationCache) -> 
         rollbacks, undone = resume_rollbacks(run.path, checkpointer)
         start = find_start(checkpointer, inputs, run, abstract_state, undone)
         check_length(run.name, start.step, inputs.config["train"]["num_steps"])
+        check_beginning(start, inputs, run)
         _record(start, inputs, stages[0].program, run, checkpointer)
         stop = StopNotice()  # one for all stages, since with several processes it counts its checks
         while True:

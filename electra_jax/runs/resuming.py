@@ -16,6 +16,7 @@ from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.provenance import read_sessions
 from electra_jax.runs.rollbacks import ROLLBACKS_FILE, read_rollbacks
 from electra_jax.runs.saved_states import restore_state
+from electra_jax.runs.start_step import start_problem
 from electra_jax.runs.trained import NO_CHECKSUMS, read_description
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 from electra_jax.training.events import EventLog
@@ -146,6 +147,13 @@ def _check_may_begin(
             f"{run.name}: no checkpoint is left that its rollbacks could return to. Copy an older one back "
             f"to {run.name}/checkpoints/STEP.{_about_undone(undone)}"
         )
+
+
+def check_beginning(start: Start, inputs: RunInputs, run: RunDirectory) -> None:
+    """Raises OSError if rollbacks undid all checkpoints of a run and the state before its first step cannot
+    be made. Every process must call this, before `leave_behind`."""
+    if start.undone and not start.step and (problem := start_problem(inputs.config)):
+        raise FileNotFoundError(f"{run.name}: {problem}{_about_undone(start.undone)}")
 
 
 def _check_is_new(run: RunDirectory) -> None:

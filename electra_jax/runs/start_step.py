@@ -1,5 +1,6 @@
 """Which checkpoint of another run a run starts from (config.checkpoint.init_from): chosen once and written
-down, since the newest checkpoint is another one later."""
+down, since the newest checkpoint is another one later. And whether it is still there, for a run that returns
+to its beginning."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from electra_jax.configuration.checkpoint_names import is_same_checkpoint, parse_checkpoint
 from electra_jax.distributed.processes import exchange
 from electra_jax.runs.bucket_runs import local_directory
-from electra_jax.runs.trained import find_step, read_description
+from electra_jax.runs.teachers import KEY, takes_teachers
+from electra_jax.runs.trained import check_checkpoint, find_step, read_description
 
 
 def with_start_step(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
@@ -41,6 +43,27 @@ def started_from(config: dict[str, Any], step: int) -> dict[str, Any]:
     """What sessions.jsonl keeps of a start at `step`: "init_from", if the run begins from another one."""
     initial = config["checkpoint"]["init_from"]
     return {"init_from": initial} if initial and not step else {}
+
+
+def start_problem(config: dict[str, Any]) -> str:
+    """What is wrong with a checkpoint of another run that the state before the first step is made from
+    (config.checkpoint.init_from, config.objective.teachers); "" if all are whole. All processes of a run call
+    it and get the same answer."""
+    return next(filter(None, exchange(_first_problem(config))), "")
+
+
+def _first_problem(config: dict[str, Any]) -> str:
+    """`start_problem` as this process sees it."""
+    sources = dict.fromkeys(config["objective"]["teachers"] if takes_teachers(config) else (), KEY)
+    if initial := config["checkpoint"]["init_from"]:
+        sources[initial] = "config.checkpoint.init_from"
+    for source, key in sources.items():
+        name = parse_checkpoint(source)
+        try:
+            check_checkpoint(local_directory(name.directory), name.step)
+        except (OSError, ValueError) as error:
+            return f"{key}: {error} The beginning of the run needs it: put it back."
+    return ""
 
 
 def _config_of(directory: Path) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def with_loaded_teachers(state: TrainState, shapes: dict[str, Any], config: dict
             _, loaded[module] = restore_params(directory, checkpoint.step, shapes[TEACHERS][module])
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{KEY}: {error} This run has no checkpoint yet and needs its teachers: restore that one, or "
+                f"{KEY}: {error} This run has no checkpoint and needs its teachers: restore that one, or "
                 "begin with another --workdir."
             ) from error
     print(f"learning from {', '.join(objective['teachers'])}", file=sys.stderr)

@@ -189,6 +189,13 @@ def _check_description(workdir: Path, step: int, checkpointer: Checkpointer) -> 
         )
 
 
+def check_checkpoint(workdir: Path, step: int | None) -> None:
+    """Raises as `restore_params` does, or if `workdir` is no run directory; reads no parameter."""
+    read_description(workdir)
+    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
+        _check_description(workdir, _choose_step(workdir, step, checkpointer), checkpointer)
+
+
 def find_step(workdir: Path, step: int | None) -> int:
     """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError if there is no such
     checkpoint."""

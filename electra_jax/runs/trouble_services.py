@@ -13,6 +13,7 @@ from electra_jax.runs.inputs import RunInputs
 from electra_jax.runs.prepared_stages import PreparedStage
 from electra_jax.runs.resuming import find_start
 from electra_jax.runs.rollbacks import Rollback, Rollbacks, find_undone, next_rollback, record_rollback
+from electra_jax.runs.start_step import start_problem
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.events import EventLog
 from electra_jax.training.watch import Incident, NumericalTroubleError, TroubleServices
@@ -60,8 +61,8 @@ def roll_back(
     those to resume from.
 
     Raises:
-      NumericalTroubleError: config.trouble allows no more rollbacks, or no checkpoint is left to resume from.
-        Nothing was changed.
+      NumericalTroubleError: config.trouble allows no more rollbacks, no checkpoint is left to resume from, or
+        the run would start from its beginning and a run that this needs is gone. Nothing was changed.
     """
     run, checkpointer = running.run, running.checkpointer
     stage = next(one.inputs for one in stages if incident.step <= one.inputs.end)
@@ -81,23 +82,29 @@ def roll_back(
 
 
 def _check_remains(rollback: Rollback, undone: tuple[int, ...], running: RunningPretraining) -> None:
-    """Raises NumericalTroubleError unless there is something to resume from without the checkpoints that
-    `rollback` undoes."""
+    """Raises NumericalTroubleError unless there is something to resume or start from without the checkpoints
+    that `rollback` undoes."""
+    cause = None
     try:
-        find_start(running.checkpointer, running.inputs, running.run, undone=undone)
+        start = find_start(running.checkpointer, running.inputs, running.run, undone=undone)
+        reason = "" if start.step else start_problem(running.inputs.config)
     except (OSError, ValueError) as error:
-        reason, advice = str(error), ""
+        cause, reason = error, str(error)
         if undone:
             reason = (
                 f"the oldest checkpoint that is whole is of step {undone[-1]}. Older ones are damaged, or "
                 "were not kept or saved with the config.trouble and config.checkpoint of that time."
             )
-            most = rollback.step - 1 - undone[-1]
-            advice = " Nothing was changed. Run the same command again with " + (
-                f"config.trouble.rollback_steps of at most {most}."
-                if most
-                else "another policy of config.trouble, or with another optimizer.learning_rate in a new run."
-            )
-        raise NumericalTroubleError(
-            f"{rollback.because} The run cannot return to step {rollback.to}: {reason}{advice}"
-        ) from error
+    if not reason:
+        return
+    advice = ""
+    if undone:
+        most = rollback.step - 1 - undone[-1]
+        advice = " Nothing was changed. Run the same command again with " + (
+            f"config.trouble.rollback_steps of at most {most}."
+            if most
+            else "another policy of config.trouble, or with another optimizer.learning_rate in a new run."
+        )
+    raise NumericalTroubleError(
+        f"{rollback.because} The run cannot return to step {rollback.to}: {reason}{advice}"
+    ) from cause

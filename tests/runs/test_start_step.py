@@ -1,12 +1,14 @@
 """The checkpoint that a run starts from is chosen once, whatever is newest later."""
 
 import json
+import re
+import shutil
 
 import jax
 import pytest
 
 from electra_jax.configuration.flags import load_config
-from electra_jax.runs.start_step import with_start_step
+from electra_jax.runs.start_step import start_problem, with_start_step
 from electra_jax.runs.trained import initial_params
 from support import tiny_export
 
@@ -65,6 +67,18 @@ def test_parameters_are_those_of_the_step(made):
     assert initial_params(str(first), params, abstract)[0] == 30
     with pytest.raises(FileNotFoundError, match=r"checkpoint of step 25, found those of \[20, 30\]"):
         initial_params(f"{first}:25", params, abstract)
+
+
+def test_a_beginning_whose_checkpoint_is_damaged_is_a_problem(made, tmp_path):
+    shutil.copytree(made[0], first := tmp_path / "first")
+    config = config_of(f"{first}:20") | {"objective": {"name": "electra"}}
+    assert start_problem(config) == ""
+    next((first / "checkpoints" / "20" / "state").rglob("manifest.ocdbt")).write_bytes(b"")
+    message = (
+        rf"^config\.checkpoint\.init_from: The checkpoint {first}/checkpoints/20 cannot be used: .*back\.$"
+    )
+    assert re.match(message, start_problem(config))
+    assert start_problem(config_of(f"{first}:30") | {"objective": {"name": "electra"}}) == ""
 
 
 def test_a_recipe_continues_from_a_step(first):

@@ -17,6 +17,7 @@ from electra_jax.runs.trained import load_run
 from electra_jax.training.checkpointing import Checkpointer
 from support import devices, tiny_export
 from support.checkpoint_arrays import arrays_of
+from support.run_records import checkpoints
 from support.tiny_export import LENGTH
 
 SMALL = {"discriminator": encoder_shape(16, 1) | {"num_heads": 2}, "generator": encoder_shape(16, 1)}
@@ -151,11 +152,27 @@ def test_a_run_without_a_checkpoint_needs_its_teachers(trained, tmp_path):
     shutil.copy(run / "config.json", tmp_path / "run")
     (root / "wide" / "checkpoints" / "0").rename(root / "wide" / "checkpoints" / "9")
     try:
-        message = r"teachers: .*wide: expected a checkpoint of step 0, found those of \[9\]\. This run has no"
+        message = r"of step 0, found those of \[9\]\. This run has no checkpoint and needs its teachers"
         with pytest.raises(FileNotFoundError, match=message):
             pretrain(config, tmp_path / "run")
     finally:
         (root / "wide" / "checkpoints" / "9").rename(root / "wide" / "checkpoints" / "0")
+
+
+def test_no_checkpoint_is_removed_while_the_beginning_lacks_a_teacher(one_device, trained, tmp_path):
+    """A rollback to the first step was recorded, and the process killed before it removed a checkpoint."""
+    config, run, root = trained
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    rollback = {"step": 3, "to": 0, "because": ""}
+    (tmp_path / "run" / "rollbacks.json").write_text(json.dumps([rollback]))
+    hidden = root.rename(root.with_name("hidden"))
+    try:
+        with pytest.raises(FileNotFoundError, match=r"small: .*Nothing was removed: .* of steps 2\."):
+            pretrain(config, tmp_path / "run")
+    finally:
+        hidden.rename(root)
+    assert checkpoints(tmp_path / "run") == [2]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from electra_jax.runs.bucket_runs import RunDirectory
-from electra_jax.runs.resuming import find_start, leave_behind
+from electra_jax.runs.resuming import check_beginning, find_start, leave_behind
 from electra_jax.runs.rollbacks import Rollback, record_rollback, resume_rollbacks
 from electra_jax.runs.trouble_services import RunningPretraining, roll_back
 from electra_jax.training.checkpointing import Inspection
@@ -16,6 +16,10 @@ from support import poisoned
 from support.poisoned import configuration, poison
 from support.run_records import checkpoints
 
+GONE = {  # what a run starts from → sections of its configuration
+    "init_from": {"checkpoint": {"init_from": "/gone/run:20"}},
+    "teachers": {"objective": {"name": "distillation", "teachers": ("/gone/run:20",)}},
+}
 INF = float("inf")
 
 
@@ -110,6 +114,52 @@ def test_a_rollback_needs_a_whole_checkpoint_or_the_beginning(found, every, to, 
     with pytest.raises(NumericalTroubleError, match=message):
         roll_back(incident, "", stages, running)
     assert checkpointer.found == found and not (tmp_path / "rollbacks.json").exists()
+
+
+def opened_from(source, found, workdir, to):
+    """As `opened`, of a run that started from another one, which is gone, and would now return to `to`."""
+    checkpointer, running = opened(found, 10, workdir, rollback_steps=34 - to)
+    for section, values in GONE[source].items():
+        running.inputs.config[section].update(values)
+    return checkpointer, running
+
+
+@pytest.mark.parametrize("source", GONE)
+@pytest.mark.parametrize(
+    ("found", "to", "advice"),
+    [
+        ({10: WHOLE, 20: WHOLE}, 9, " Nothing was changed. .*rollback_steps of at most 24[.]$"),
+        ({}, 9, "$"),
+        ({10: WHOLE, 20: WHOLE}, 15, None),
+    ],
+    ids=["all_undone", "none_yet", "kept"],
+)
+def test_a_rollback_to_the_beginning_needs_the_run_that_was_its_start(source, found, to, advice, tmp_path):
+    checkpointer, running = opened_from(source, found, tmp_path, to)
+    go = lambda: roll_back(
+        Incident(35, "nonfinite", {}, 1), "", [types.SimpleNamespace(inputs=running.inputs)], running
+    )
+    if advice is None:
+        assert [one.to for one in go()] == [to]
+        return
+    message = rf"step {to}: config\.\w+\.{source}: /gone/run: expected a run directory.*put it back\.{advice}"
+    with pytest.raises(NumericalTroubleError, match=message):
+        go()
+    assert checkpointer.found == found and not (tmp_path / "rollbacks.json").exists()
+
+
+@pytest.mark.parametrize("source", GONE)
+@pytest.mark.parametrize(("to", "is_refused"), [(9, True), (15, False)])
+def test_a_start_at_the_beginning_needs_the_run_that_was_its_start(source, to, is_refused, tmp_path):
+    checkpointer, running = opened_from(source, {10: WHOLE, 20: WHOLE}, tmp_path, to)
+    record_rollback(tmp_path, (Rollback(35, to, ""),))
+    _, undone = resume_rollbacks(tmp_path, checkpointer)
+    start = find_start(checkpointer, running.inputs, running.run, undone=undone)
+    if is_refused:
+        with pytest.raises(FileNotFoundError, match=rf"{source}: /gone/run: .* of steps 10, 20\."):
+            check_beginning(start, running.inputs, running.run)
+    else:
+        check_beginning(start, running.inputs, running.run)
 
 
 @pytest.mark.parametrize(
