@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from data_pipelines.buckets import (
     bucket_errors,
@@ -105,6 +106,12 @@ class UploadedCheckpointer(Checkpointer):
     def _inspect(self, step: int) -> Inspection:
         self._fetch(step)
         return super()._inspect(step)
+
+    def saved_description(self, step: int) -> dict[str, Any]:
+        """As `Checkpointer.saved_description`; without the arrays, which are not copied here for this."""
+        url, part = f"{self._url}/{step}", self._local.with_name(f"description.{step}")
+        download(url, [name for name in sizes_under(url) if name.startswith("run/")], part)
+        return self._described(epath.Path(part))
 
     def _free_name(self, step: int) -> str:
         return self._first_free(step, {name.split("/")[0] for name in sizes_under(self._url)})

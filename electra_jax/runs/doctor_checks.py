@@ -33,7 +33,8 @@ from electra_jax.runs.doctor_space import bytes_there, how_to_fit, most_at_once
 from electra_jax.runs.inputs import RunInputs, open_inputs
 from electra_jax.runs.only_writer import describe_writer
 from electra_jax.runs.provenance import changed_versions, format_changes, installed_versions
-from electra_jax.runs.resuming import find_start
+from electra_jax.runs.resuming import check_beginning, find_start
+from electra_jax.runs.rollbacks import agreed_undone
 from electra_jax.training.plain_paths import check_checkpoint_path
 from electra_jax.training.program import make_program
 from electra_jax.training.trackers.choose import find_trackers
@@ -292,7 +293,8 @@ def check_checkpoints(inputs: RunInputs, workdir: Path, on_progress: Callable[[]
     run = RunDirectory(workdir, bucket_of(workdir), check_writer=lambda: None, is_writer=False)
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
         checkpointer.on_progress = on_progress
-        start = find_start(checkpointer, inputs, run)
+        start = find_start(checkpointer, inputs, run, undone=agreed_undone(workdir, checkpointer))
+        check_beginning(start, inputs, run)
     text = f"resumes at step {start.step:,}" if start.step else "none yet"
     rejected = [f"; would set aside that of step {one.step}: {one.reason}" for one in start.rejected]
     return Finding(text + "".join(rejected))

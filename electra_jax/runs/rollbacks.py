@@ -10,7 +10,7 @@ rollback counts from the moment the file has it; checkpoints of what it undid ar
 resume from is found, by the next start if this one is killed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,11 +111,50 @@ def find_undone(
     steps of the whole checkpoints that do not belong to the past of the run any longer, the newest first.
     Nothing is removed. Every process must call this, with the same rollbacks; all get the same answer. Raises
     as `resume_rollbacks` does."""
-    undone = []
+    found, undone = _compare(rollbacks, _listed_in(checkpointer), workdir)
+    if found != rollbacks:  # the file was lost
+        record_rollback(workdir, found)
+    return found, undone
+
+
+def _listed_in(checkpointer: Checkpointer) -> Iterator[tuple[int, list]]:
+    """(step, rollbacks as JSON) of the whole checkpoints, the newest first, the same on all processes."""
     for step in exchange(checkpointer.all_steps())[0][::-1]:
-        if agreed_problem(checkpointer, step):
-            continue  # resuming.py sets it aside
-        listed = exchange(checkpointer.inspect(step).description.get(ROLLBACKS, []))[0]
+        if not agreed_problem(checkpointer, step):  # resuming.py sets the others aside
+            yield step, exchange(checkpointer.inspect(step).description.get(ROLLBACKS, []))[0]
+
+
+def read_undone(workdir: Path, checkpointer: Checkpointer) -> tuple[int, ...]:
+    """The steps that `find_undone` finds, for a command that only reads the run: no file but the descriptions
+    is read, none is written, and no process waits for another. Raises as `resume_rollbacks` does."""
+    rollbacks = read_rollbacks(workdir)
+    if not rollbacks:  # also without the file: no checkpoint is saved before those undone are removed
+        return ()
+    described = ((step, checkpointer.saved_description(step)) for step in checkpointer.all_steps()[::-1])
+    listed = ((step, saved.get(ROLLBACKS, [])) for step, saved in described if saved)
+    return _compare(rollbacks, listed, workdir)[1]
+
+
+def agreed_undone(workdir: Path, checkpointer: Checkpointer) -> tuple[int, ...]:
+    """`read_undone` as process 0 sees it. Every process must call this; all get the same answer or error."""
+    undone, problem = (), ""
+    if is_main_process():
+        try:
+            undone = read_undone(workdir, checkpointer)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+    undone, problem = exchange((undone, problem))[0]
+    if problem:
+        raise ValueError(problem)
+    return tuple(undone)
+
+
+def _compare(
+    rollbacks: Rollbacks, checkpoints: Iterable[tuple[int, list]], workdir: Path
+) -> tuple[Rollbacks, tuple[int, ...]]:
+    """What `find_undone` returns. `checkpoints`: steps and their rollbacks as JSON, the newest first."""
+    undone = []
+    for step, listed in checkpoints:
         saved = _parse(listed, workdir)
         common = min(len(saved), len(rollbacks))
         if saved[:common] != rollbacks[:common]:
@@ -123,9 +162,8 @@ def find_undone(
                 f"{workdir / ROLLBACKS_FILE}: got {len(rollbacks)} rollbacks, but the checkpoint of step "
                 f"{step} has others. Put the file of this run back, or remove it: the checkpoint has its own."
             )
-        if len(saved) > len(rollbacks):  # the file was lost
+        if len(saved) > len(rollbacks):
             rollbacks = saved
-            record_rollback(workdir, rollbacks)
         if all(step <= later.to for later in rollbacks[len(saved) :]):
             break  # and so do the older ones
         undone.append(step)

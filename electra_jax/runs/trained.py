@@ -31,6 +31,7 @@ from electra_jax.objectives.registry import (
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.directory import differences
+from electra_jax.runs.rollbacks import ROLLBACKS_FILE, read_undone
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
 
@@ -160,7 +161,7 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
     moving average if the checkpoint has one, since the run's evaluations measure that.
 
     Raises:
-      FileNotFoundError: no such checkpoint; names the existing ones.
+      FileNotFoundError: no such checkpoint, or a rollback undid it; names the existing ones.
       OSError: the checkpoint is damaged; names a file of it, and another one that is whole.
       ValueError: config.json is not that of the checkpoint.
     """
@@ -197,8 +198,8 @@ def check_checkpoint(workdir: Path, step: int | None) -> None:
 
 
 def find_step(workdir: Path, step: int | None) -> int:
-    """Step of a run's newest checkpoint, or `step`; raises FileNotFoundError if there is no such
-    checkpoint."""
+    """Step of a run's newest checkpoint, or `step`; one that a rollback undid does not count. Raises
+    FileNotFoundError if there is no such checkpoint, ValueError if the list of rollbacks is another run's."""
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
         return _choose_step(workdir, step, checkpointer)
 
@@ -211,10 +212,14 @@ def checkpoint_fingerprint(workdir: Path, step: int) -> str:
 
 
 def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) -> int:
-    steps = checkpointer.all_steps()
+    undone = read_undone(workdir, checkpointer)
+    steps = [one for one in checkpointer.all_steps() if one not in undone]
     if not steps or (step is not None and step not in steps):
         wanted = "any step" if step is None else f"step {step}"
-        raise FileNotFoundError(f"{workdir}: expected a checkpoint of {wanted}, found those of {steps}.")
+        about = f" {ROLLBACKS_FILE} undid those of {sorted(undone)}." if undone else ""
+        raise FileNotFoundError(
+            f"{workdir}: expected a checkpoint of {wanted}, found those of {steps}.{about}"
+        )
     return steps[-1] if step is None else step
 
 

@@ -161,6 +161,16 @@ class Checkpointer:
             problem = f"it is the checkpoint of step {about['step']}, under another name"
         return Inspection(problem, description, has_checksums)
 
+    def saved_description(self, step: int) -> dict[str, Any]:
+        """The JSON description saved with `step`, without a look at its checksums; {} if it is damaged."""
+        return self._described(self.place(step))
+
+    @staticmethod
+    def _described(checkpoint: epath.Path) -> dict[str, Any]:
+        with contextlib.suppress(Exception):  # it is damaged
+            return dict(ocp.JsonCheckpointHandler().restore(checkpoint / "run"))
+        return {}
+
     def set_aside(self, step: int) -> str:
         """Give a damaged checkpoint another name, which is returned; every process must call this. Nothing is
         deleted."""

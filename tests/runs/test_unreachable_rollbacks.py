@@ -6,7 +6,9 @@ import types
 
 import pytest
 
+from electra_jax.runs import doctor_checks
 from electra_jax.runs.bucket_runs import RunDirectory
+from electra_jax.runs.doctor_checks import check_checkpoints
 from electra_jax.runs.resuming import check_beginning, find_start, leave_behind
 from electra_jax.runs.rollbacks import Rollback, record_rollback, resume_rollbacks
 from electra_jax.runs.trouble_services import RunningPretraining, roll_back
@@ -57,7 +59,7 @@ class Checkpoints:
 
     def __init__(self, found, description):
         self.found, self.description = dict(found), description
-        self.wait = lambda: None
+        self.wait = self.close = lambda: None
 
     def all_steps(self):
         return sorted(self.found)
@@ -67,6 +69,9 @@ class Checkpoints:
         config = json.loads(json.dumps(self.description["config"]))
         config["checkpoint"]["every"] = every
         return Inspection(problem, {} if problem else self.description | {"config": config})
+
+    def saved_description(self, step):
+        return self.inspect(step).description
 
     def remove(self, step):
         del self.found[step]
@@ -190,6 +195,34 @@ def test_a_start_after_a_rollback_removes_nothing_before_it_can_resume(found, to
     assert found.step == max(left, default=0)
     leave_behind(found, checkpointer, running.run)
     assert checkpointer.all_steps() == left
+
+
+@pytest.mark.parametrize(
+    ("found", "to", "told"),
+    [
+        ({10: WHOLE, 20: WHOLE}, 15, "resumes at step 10"),
+        ({10: WHOLE, 20: WHOLE}, 9, "none yet"),
+        ({10: WHOLE, 20: CUT}, 15, "resumes at step 10; would set aside that of step 20"),
+        ({20: WHOLE, 30: WHOLE}, 9, None),
+    ],
+)
+def test_the_doctor_counts_no_checkpoint_that_a_rollback_undid(found, to, told, tmp_path, monkeypatch):
+    checkpointer, running = opened(found, 10, tmp_path)
+    record_rollback(tmp_path, (Rollback(35, to, ""),))
+    monkeypatch.setattr(doctor_checks, "open_checkpoints", lambda *_, **__: checkpointer)
+    check = lambda: check_checkpoints(running.inputs, tmp_path, lambda: None)
+    if told:
+        assert check().text.startswith(told)
+    else:
+        with pytest.raises(
+            FileNotFoundError, match="no checkpoint is left that its rollbacks could return to"
+        ):
+            check()
+    if to == 9:
+        running.inputs.config["checkpoint"]["init_from"] = "/gone/run:20"
+        with pytest.raises(FileNotFoundError, match=r"/gone/run|no checkpoint is left"):
+            check()
+    assert checkpointer.found == found
 
 
 @pytest.mark.parametrize(("done", "is_lost"), [(12, False), (34, False), (35, True), (500, True)])
