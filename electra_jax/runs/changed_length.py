@@ -34,18 +34,21 @@ def recorded_length(workdir: Path) -> int | None:
     return read_description(workdir)["config"]["train"]["num_steps"]
 
 
-def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) -> dict[str, Any]:
+def describe_new_length(
+    workdir: Path, num_done: int, config: dict[str, Any], left_out: int = 0
+) -> dict[str, Any]:
     """Print how the length of the run in `workdir` changes, and return it for sessions.jsonl; {} if it does
     not, or if there is no run yet.
 
     Args:
       num_done: steps that are done.
       config: the configuration from now on.
+      left_out: steps among them whose updates were left out.
     """
     old, new = recorded_length(workdir), config["train"]["num_steps"]
     if old in (None, new):
         return {}
-    before, after = (learning_rate(config, num_steps, num_done) for num_steps in (old, new))
+    before, after = (learning_rate(config, num_steps, num_done, left_out) for num_steps in (old, new))
     print(
         f"{workdir}: {num_done:,} steps are done; the run now has {new:,} instead of {old:,}. The last "
         f"learning-rate schedule now ends at step {new:,}: the rate is {after:.3g} at this step instead of "
@@ -55,12 +58,13 @@ def describe_new_length(workdir: Path, num_done: int, config: dict[str, Any]) ->
     return {"num_steps": [old, new]}
 
 
-def learning_rate(config: dict[str, Any], num_steps: int, step: int) -> float:
-    """The learning rate at a step of a run with `num_steps` steps."""
+def learning_rate(config: dict[str, Any], num_steps: int, step: int, left_out: int = 0) -> float:
+    """The learning rate at a step of a run with `num_steps` steps, after `left_out` steps without an
+    update."""
     stages = make_stages(config | {"train": config["train"] | {"num_steps": num_steps}})
     stage = next((stage for stage in stages if step < stage.end), stages[-1])
     start, end = schedule_span(stage.config, stage.first_step)
-    return float(make_schedule(stage.config["optimizer"], end - start, start)(step))
+    return float(make_schedule(stage.config["optimizer"], end - start, start)(step - left_out))
 
 
 def _describe_schedules(config: dict[str, Any], old: int, new: int, step: int) -> str:

@@ -55,7 +55,7 @@ from electra_jax.training.health import describe_alarms
 from electra_jax.training.loop import Intervals, RunServices, StageComputation, TrainingLoop
 from electra_jax.training.metrics import Metrics
 from electra_jax.training.program import Program, dtype_note
-from electra_jax.training.state import TrainState, start_from
+from electra_jax.training.state import TrainState, num_left_out, start_from
 from electra_jax.training.step_memory import memory_of
 from electra_jax.training.trackers.background import BackgroundTracker, open_trackers
 from electra_jax.training.trackers.choose import find_trackers
@@ -195,7 +195,7 @@ def _record(
     fell_back = leave_behind(start, checkpointer, run)
     if not is_main_process():
         return
-    new_length = describe_new_length(workdir, step, config)
+    new_length = describe_new_length(workdir, step, config, num_left_out(start.state) if step else 0)
     write_run_directory(inputs, program, workdir)
     more = fell_back | record_lost_rows(start, run) | started_from(config, step)
     more |= describe_teachers(config, step)

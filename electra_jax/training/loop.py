@@ -17,7 +17,7 @@ from electra_jax.distributed.stopping import StopNotice, Stopped
 from electra_jax.training.checkpointing import Checkpointer
 from electra_jax.training.metrics import Metrics, summarize
 from electra_jax.training.run_ahead import RunAhead
-from electra_jax.training.state import TrainState, measured_params
+from electra_jax.training.state import TrainState, measured_params, num_left_out
 from electra_jax.training.watch import OFF, RollBack, TroubleServices, Watch
 from electra_jax.training.writers import MetricWriters
 
@@ -87,6 +87,8 @@ class TrainingLoop:
         self.state = state
         self.step = int(state.step)  # how many steps have been dispatched
         self._first_step = self._saved_step = self.step
+        # Updates that were left out, but that the guard does not count: it is gone, or came later.
+        self._left_out = num_left_out(state) - (int(state.guard["skipped"]) if hasattr(state, "guard") else 0)
         self._end = intervals.num_steps if intervals.stop_at is None else intervals.stop_at
         self._window: Any = None  # metric sums of the logging window, after the step dispatched last
         self._pending_row: _PendingRow | None = None
@@ -175,7 +177,7 @@ class TrainingLoop:
         self._check(row.step, sums)
         metrics = summarize(sums) | timing
         # The schedule counts updates. Those that were left out are none.
-        num_updates = row.step - int(sums.get("skipped", 0))
+        num_updates = row.step - self._left_out - int(sums.get("skipped", 0))
         metrics["learning_rate"] = float(self._computation.schedule(max(num_updates - 1, 0)))
         # A run restored in the middle of a window did not compute all of it.
         num_steps = float(sums["steps"]) + float(sums.get("skipped_steps", 0))

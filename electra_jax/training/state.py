@@ -105,6 +105,17 @@ def start_from(state: TrainState, params: Any) -> TrainState:
     return state.replace(ema=jax.tree.map(jnp.copy, {name: params[name] for name in state.ema}))
 
 
+def num_left_out(state: TrainState) -> int:
+    """Number of steps whose updates were left out, whatever config.trouble has been meanwhile: the learning
+    rate's schedule counts updates, and is behind the step by that number. 0 without a schedule."""
+    is_schedule = lambda part: isinstance(part, optax.ScaleByScheduleState)
+    parts = jax.tree.leaves(state.opt_state, is_leaf=is_schedule)
+    counts = (
+        part.count for part in parts if is_schedule(part)
+    )  # each phase has one, all with the same count
+    return int(state.step) - int(next(counts, state.step))
+
+
 def measured_params(state: TrainState) -> Any:
     """The parameters that evaluations and probes measure: the moving average if the state has one."""
     return state.params | state.ema if isinstance(state, AveragedTrainState) else state.params

@@ -263,6 +263,8 @@ def test_the_policy_may_change_when_a_run_resumes(go, tmp_path):
             checkpointer.remove(step)
     config = go(tmp_path, {})
     assert not any("guard" in name for name in arrays(config, tmp_path, NUM_STEPS))
+    (row,) = [row for row in read_metrics(tmp_path) if row["step"] == NUM_STEPS and "loss" in row]
+    assert row["learning_rate"] == pytest.approx(0.01 * (1 - 22 / 24))  # of the 23rd update
 
 
 class Watched:

@@ -20,7 +20,9 @@ class FakeRun:
 
     def go(self, start, intervals, stop=None):
         """Run the loop from `start`, a number of steps or a state; returns the last state."""
-        state = types.SimpleNamespace(step=start, params=start) if isinstance(start, int) else start
+        state = (
+            types.SimpleNamespace(step=start, params=start, opt_state={}) if isinstance(start, int) else start
+        )
         batches = types.SimpleNamespace(seconds_waited=0.0, batch_at=self.batch_at)
         checkpointer = types.SimpleNamespace(save=self.save, wait=self.wait)
         computation = StageComputation(self.train_step, self.evaluate, lambda step: step / 10, 5.0)

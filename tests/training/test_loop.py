@@ -4,6 +4,8 @@ import os
 import signal
 import types
 
+import jax.numpy as jnp
+import optax
 import pytest
 
 from electra_jax.distributed.stopping import StopNotice, Stopped
@@ -30,6 +32,26 @@ def test_the_loop_evaluates_each_step_once_also_after_a_restart_and_counts_flops
     assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 1e6)
 
 
+class GuardedRun(FakeRun):
+    """Its guard has left out one update."""
+
+    def train_step(self, state, ids):
+        state, window = super().train_step(state, ids)
+        return state, window | {"skipped": 1, "skipped_steps": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), [(FakeRun, {}), (GuardedRun, {"guard": {"skipped": 1}})], ids=["dropped", "later"]
+)
+def test_the_learning_rate_is_that_of_the_updates_that_were_made(kind, parts, tmp_path):
+    """Two of the first four were left out. The guard that did so was dropped, or one came later."""
+    optimizer = {"all": (optax.EmptyState(), optax.ScaleByScheduleState(jnp.int32(2)))}
+    state = types.SimpleNamespace(step=4, params=4, opt_state=optimizer, **parts)
+    kind(tmp_path).go(state, Intervals(6, log=2, evaluate=9, checkpoint=9))
+    (row,) = [row for row in read_metrics(tmp_path) if "learning_rate" in row]
+    assert row["step"] == 6 and row["learning_rate"] == pytest.approx(0.3)
+
+
 def test_the_first_and_the_tenth_step_of_a_start_are_shown_and_not_written(tmp_path, capsys):
     run = FakeRun(tmp_path)
     run.progress = True
@@ -50,7 +72,7 @@ class RunThatWaits(FakeRun):
 
     def go(self, start, intervals, stop, on_wait=lambda: None):
         self.waits = [lambda: None, on_wait]
-        state = types.SimpleNamespace(step=start, params=(start, intervals.stop_at))
+        state = types.SimpleNamespace(step=start, params=(start, intervals.stop_at), opt_state={})
         return super().go(state, intervals, stop)
 
     def wait(self):

@@ -117,6 +117,9 @@ def test_another_length_changes_the_last_schedule_alone():
     for step in (0, 5, 59, 60, 89, 90, 110):
         assert learning_rate(config, 130, step) == pytest.approx(by_hand(step), rel=1e-5)
         assert learning_rate(config, 170, step) == pytest.approx(by_hand(step, 170), rel=1e-5)
+    # The stage follows from the step, its rate from the updates, of which some were left out.
+    assert learning_rate(config, 170, 61, 3) == pytest.approx(by_hand(60), rel=1e-5)
+    assert learning_rate(config, 170, 110, 3) == pytest.approx(by_hand(107, 170), rel=1e-5)
     plain = staged(stages=((60, {"train.batch_size": 64}),), schedule="warmup_times_decay")
     assert learning_rate(plain, 260, 130) == pytest.approx(PEAK / 2, rel=1e-6)
 
