@@ -22,6 +22,7 @@ from data_pipelines.json_files import write_json
 from data_pipelines.lock_holders import (
     HEARTBEAT_SECONDS,
     LEASE_SECONDS,
+    NOT_HERE,
     Holder,
     Lock,
     held,
@@ -141,7 +142,8 @@ class DirectoryLock(Lock):
     def _record(self) -> None:
         self._token = self._lease.token
         try:
-            write_json(self._holder_path, to_json(this_process(self._token)))
+            holder = this_process(self._token, os.stat(self._path).st_ino)
+            write_json(self._holder_path, to_json(holder))
         except OSError as error:
             self.release()
             raise self._not_writable(error) from error
@@ -155,9 +157,21 @@ class DirectoryLock(Lock):
                 return None
             recorded = read_holder(self._holder_path)
             if recorded is not None and recorded.token == owner.token:
-                return recorded
+                return self._seen_from_here(recorded)
             time.sleep(0.1)
-        return Holder(owner.hostname, owner.pid, -1, "", "an unknown time", "a command", owner.token or "")
+        return Holder(
+            owner.hostname, owner.pid, NOT_HERE, "", "an unknown time", "a command", owner.token or ""
+        )
+
+    def _seen_from_here(self, recorded: Holder) -> Holder:
+        """The holder, as one of elsewhere if the lock is a copy, made with its directory, of the file that it
+        holds: it lives, but gives no sign of life here. Some file systems change the number of a file, so
+        that is waited for nevertheless."""
+        try:
+            is_copy = recorded.inode not in (0, os.stat(self._path).st_ino)
+        except OSError:
+            return recorded
+        return recorded._replace(namespace=NOT_HERE) if is_copy and not recorded.is_gone else recorded
 
     def _check_other(self) -> None:
         """Raises HeldError if another holder is known to live, or there is no sense in more waiting."""

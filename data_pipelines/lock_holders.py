@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from data_pipelines.json_files import parse_json
+from data_pipelines.json_files import Maybe, parse_json
 
 # A holder shows every HEARTBEAT_SECONDS that it lives. One on another machine that has not done so for
 # LEASE_SECONDS has lost its lock. NFS and gcsfuse may show another machine a file's time a minute late. All
 # versions must agree on the second, see filelock.SoftFileLease.
 HEARTBEAT_SECONDS, LEASE_SECONDS = 10.0, 90.0
 SECONDS_BETWEEN_ATTEMPTS = 1.0
+NOT_HERE = -1  # in place of a PID namespace: the PID says nothing here
 MAX_COMMAND = 300  # letters of a command that a message shows
 
 
@@ -38,6 +39,7 @@ class Holder(NamedTuple):
     since: str  # when it took the lock, UTC
     command: str
     token: str  # of this hold of the lock
+    inode: int = 0  # number of the lock's file; 0: unknown, or the lock is an object
 
     @property
     def is_here(self) -> bool:
@@ -112,20 +114,21 @@ class Lock(abc.ABC):
         self.release()
 
 
-def this_process(token: str) -> Holder:
-    """The record of this process."""
+def this_process(token: str, inode: int = 0) -> Holder:
+    """The record of this process; arguments as of `Holder`."""
     now, pid = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.getpid()
     command = shlex.join(sys.orig_argv)
-    return Holder(socket.gethostname(), pid, _namespace(), _started(pid), now, command, token)
+    return Holder(socket.gethostname(), pid, _namespace(), _started(pid), now, command, token, inode)
 
 
 def parse_holder(text: str) -> Holder | None:
     """The record in a file or an object; None if it is damaged or of another form."""
     try:
-        values = parse_json(text, dict(Holder.__annotations__), "a lock")
+        # An earlier version recorded no inode.
+        values = parse_json(text, Holder.__annotations__ | {"inode": Maybe(int)}, "a lock")
     except ValueError:
         return None
-    return Holder(*(values[name] for name in Holder._fields))
+    return Holder(**{name: values[name] for name in Holder._fields if name in values})
 
 
 def held(name: str, holder: Holder | None, lock: str) -> HeldError:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,44 @@ def test_a_suspended_holder_keeps_the_lock_on_its_machine(tmp_path):
             assert second.line().startswith("HeldError")
         first.process.send_signal(signal.SIGCONT)
         assert first.check() == "ok"
+
+
+def test_a_copy_of_a_locked_directory_is_followed_after_a_while(tmp_path):
+    original, copy, older = (tmp_path / name for name in ("original", "copy", "older"))
+    with process(original) as first:
+        first.line()
+        shutil.copytree(original, copy)
+        assert not lock_of_contents(copy).holder().is_here and lock_of_contents(original).holder().is_here
+        shutil.copytree(original, older)
+        holder = json.loads((older / ".lock.json").read_text())
+        holder.pop("inode", None)  # as an earlier version wrote it
+        (older / ".lock.json").write_text(json.dumps(holder))
+        with process(older) as one:
+            assert one.line().startswith("HeldError")
+        with process(copy) as second:
+            assert LEASE <= float(second.line().split()[2]) < LEASE + 5
+            assert first.check() == second.check() == "ok"
+            assert "Waiting up to 3 seconds" in second.end()
+        assert not files(copy)
+
+
+def test_a_copy_of_a_locked_directory_is_followed_at_once_when_the_holder_has_ended(tmp_path):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with process(original) as first:
+        first.line()
+        shutil.copytree(original, copy)
+        first.end()
+    assert lock_of_contents(copy).holder() is None
+    with process(copy) as second:
+        assert float(second.line().split()[2]) < LEASE - 1
+
+
+def test_a_locked_directory_stays_locked_when_it_is_moved(tmp_path):
+    with process(tmp_path / "before") as first:
+        first.line()
+        (tmp_path / "before").rename(tmp_path / "after")
+        with process(tmp_path / "after") as second:
+            assert f"`kill {first.pid}`" in second.line()
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
