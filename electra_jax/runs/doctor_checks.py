@@ -27,6 +27,7 @@ from electra_jax.distributed.processes import barrier, exchange, is_main_process
 from electra_jax.distributed.sharding import axis_context
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import RunDirectory, bucket_of, local_directory
+from electra_jax.runs.changed_length import check_length
 from electra_jax.runs.data_sizes import resolve_run
 from electra_jax.runs.doctor_rows import check_rows
 from electra_jax.runs.doctor_space import bytes_there, how_to_fit, most_at_once
@@ -295,6 +296,7 @@ def check_checkpoints(inputs: RunInputs, workdir: Path, on_progress: Callable[[]
         checkpointer.on_progress = on_progress
         start = find_start(checkpointer, inputs, run, undone=agreed_undone(workdir, checkpointer))
         check_beginning(start, inputs, run)
+    check_length(run.name, start.step, inputs.config["train"]["num_steps"])
     text = f"resumes at step {start.step:,}" if start.step else "none yet"
     rejected = [f"; would set aside that of step {one.step}: {one.reason}" for one in start.rejected]
     return Finding(text + "".join(rejected))

@@ -225,6 +225,19 @@ def test_the_doctor_counts_no_checkpoint_that_a_rollback_undid(found, to, told, 
     assert checkpointer.found == found
 
 
+@pytest.mark.parametrize(("found", "num_steps"), [({10: WHOLE, 20: WHOLE}, 20), ({10: WHOLE, 20: CUT}, 10)])
+def test_the_doctor_refuses_a_length_below_the_steps_that_are_done(found, num_steps, tmp_path, monkeypatch):
+    checkpointer, running = opened(found, 10, tmp_path)
+    monkeypatch.setattr(doctor_checks, "open_checkpoints", lambda *_, **__: checkpointer)
+    inputs, check = running.inputs, lambda: check_checkpoints(running.inputs, tmp_path, lambda: None)
+    inputs.changes_length, inputs.config["train"]["num_steps"] = True, num_steps
+    assert check().text.startswith(f"resumes at step {num_steps}")
+    inputs.config["train"]["num_steps"] -= 1
+    message = rf"num_steps: got {num_steps - 1}, expected {num_steps} or more: {tmp_path} has a checkpoint"
+    with pytest.raises(ValueError, match=message):
+        check()
+
+
 @pytest.mark.parametrize(("done", "is_lost"), [(12, False), (34, False), (35, True), (500, True)])
 def test_lost_checkpoints_are_told_also_in_a_run_that_once_returned_to_its_beginning(done, is_lost, tmp_path):
     checkpointer, running = opened({}, 10, tmp_path)
