@@ -187,6 +187,7 @@ def test_parts_get_the_checkout_and_a_cache_and_keep_what_the_user_set(tmp_path)
     assert found["PYTHONPATH"].endswith(f"{os.pathsep}a") and "" not in found["PYTHONPATH"].split(os.pathsep)
     assert found["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
     assert found["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled")
+    assert not [name for name in found if "MEM_FRACTION" in name]  # prepare_process knows what the user set
     command = part_command(PARTS[0], Settings(tmp_path))
     assert command[0] == sys.executable and "--part=device" in command
 

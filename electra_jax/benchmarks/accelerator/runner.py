@@ -113,7 +113,6 @@ def environment(directory: Path, inherited: Mapping[str, str] = os.environ) -> d
         "TORCHINDUCTOR_CACHE_DIR": str(directory / "compiled" / "torch"),
         "TRITON_CACHE_DIR": str(directory / "compiled" / "triton"),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # or the memory in use would be that of the reservation
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",  # what plan takes for a GPU's usable memory
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
