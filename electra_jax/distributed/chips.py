@@ -27,6 +27,7 @@ but v5e, v5p and v6e. `plan --peak_flops` and `--network_gbps` take the place of
 from typing import NamedTuple
 
 GIB = 2**30
+GPU_MEMORY_FRACTION = 0.9  # that programs can use; JAX gets it by configuration/process_setup.py
 
 
 class Chip(NamedTuple):
@@ -35,7 +36,7 @@ class Chip(NamedTuple):
     peak_flops: float  # of dense bfloat16 matrix products, FLOPs a second
     peak_flops_float32: float  # of float32 products at the highest precision
     # Bytes that a program can use; None: not checked. TPU: as its compiler states when it refuses a program.
-    # GPU: nine tenths of the memory, since the CUDA context and fragmentation take the rest.
+    # GPU: GPU_MEMORY_FRACTION of it, since the CUDA context and libraries take the rest.
     memory: int | None
     bandwidth: float  # of the memory, bytes a second
     device_kinds: tuple[str, ...]  # what JAX calls it: `device_kind` of a jax.Device
@@ -67,7 +68,7 @@ def _gpu(
     network: tuple[float, float],
     *device_kinds: str,
 ) -> Chip:
-    return Chip(*peaks, int(0.9 * memory), bandwidth, device_kinds, *network)
+    return Chip(*peaks, int(GPU_MEMORY_FRACTION * memory), bandwidth, device_kinds, *network)
 
 
 A100 = (312e12, 19.5e12)
