@@ -47,13 +47,22 @@ make_environment() {
   fi
 }
 
-# has_cuda_driver: whether there is an NVIDIA GPU whose driver knows CUDA 13; explains an older driver.
+# has_cuda_driver: whether there are NVIDIA GPUs, all of which CUDA 13 can use; explains why it cannot. Drivers
+# from 580 on know CUDA 13. Driver 580 still serves Pascal and Volta, for which CUDA 13 does not compile.
 has_cuda_driver() {
-  local driver
+  local driver capability got
   driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)" || return 1
-  [ "${driver%%.*}" -ge 580 ] && return
-  echo "NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer for CUDA 13. The CPU is used." \
-    "With this driver: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
+  # A second query, since old drivers refuse one with this field.
+  capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -V | sed -n 1p)"
+  if ! [ "${driver%%.*}" -ge 580 ]; then
+    got="NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer"
+  elif [[ "$capability" =~ ^[0-9]+\.[0-9]$ ]] && [ "${capability/./}" -lt 75 ]; then
+    got="NVIDIA GPU: got compute capability $capability, expected 7.5 or higher"
+  else
+    return 0
+  fi
+  echo "$got for CUDA 13. The CPU is used." \
+    "For CUDA 12: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
   return 1
 }
 

@@ -45,7 +45,7 @@ NUM_ROWS_READ = 8  # of each dataset
 TIMED_OUT = 2  # exit code
 # Device file of an accelerator → how to install the JAX that uses it.
 ACCELERATOR_FILES = {
-    "/dev/nvidia0": "pip install 'jax[cuda13]'",
+    "/dev/nvidia0": "pip install 'jax[cuda13]' ('jax[cuda12]': driver before 580, GPU before Turing)",
     "/dev/accel0": "pip install 'jax[tpu]'",
     "/dev/vfio/0": "pip install 'jax[tpu]'",
 }

@@ -1,6 +1,7 @@
 """launch/constraints.txt names every package of setup.py for both Pythons; make_environment checks Python."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -99,19 +100,34 @@ def test_a_python_that_is_too_old_is_refused(tmp_path):
     assert outcome.stderr.startswith(f"{tmp_path}/old: got Python 3.10.12, expected 3.11 or newer")
 
 
+def cards(driver, *capabilities):
+    """An nvidia-smi that prints a line for each card."""
+    printed = [shlex.join(words) for words in (capabilities, [driver] * len(capabilities))]
+    return "[ $1 = --query-gpu=compute_cap ] && printf '%s\n' {} || printf '%s\n' {}".format(*printed)
+
+
 @pytest.mark.parametrize(
     ("program", "code", "message"),
     [
-        ("printf '580.65.06\n580.65.06\n'", 0, ""),
+        (cards("580.65.06", "8.9", "12.0"), 0, ""),
+        (cards("580.65.06", "7.5"), 0, ""),
+        (cards("580.65.06", "[N/A]"), 0, ""),
         (
-            "echo 550.54.14",
+            cards("550.54.14", "8.9"),
             1,
             "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. The CPU is used",
         ),
+        # The driver serves these, but CUDA 13 cannot compile for them.
+        (
+            cards("580.65.06", "10.0", "6.1", "7.5"),
+            1,
+            "NVIDIA GPU: got compute capability 6.1, expected 7.5 or higher for CUDA 13. The CPU is used",
+        ),
         ("echo no driver >&2; exit 9", 1, ""),
     ],
+    ids=["Ada", "Turing", "unknown", "old driver", "a Pascal", "no driver"],
 )
-def test_the_driver_of_a_gpu_decides_whether_cuda_is_installed(program, code, message, tmp_path):
+def test_driver_and_gpu_decide_whether_cuda_is_installed(program, code, message, tmp_path):
     write_program(tmp_path / "nvidia-smi", program)
     outcome = subprocess.run(
         ["bash", "-c", "source launch/environment.sh; has_cuda_driver"],
