@@ -4,6 +4,10 @@ JAX's own cache writes in place: a full disk or a killed process would leave hal
 replaced. So JAX works in a temporary directory of this process. Programs are copied into it from the store
 (program_store.py), and new ones out of it, which makes each appear there complete or not at all. Trouble with
 the store is no error: the run compiles.
+
+On a GPU the processes that compile a program wait for each other. So either all load it or all compile it:
+they load what all of them found at the start, and not what process 0, which alone writes, has added since,
+such as the evaluation step of a former stage.
 """
 
 import contextlib
@@ -29,6 +33,7 @@ from electra_jax.runs.temporary_directories import temporary_directory
 MAX_EXCHANGED = 3_000  # programs that several processes compare
 REQUESTS, HITS = "/jax/compilation_cache/compile_requests_use_cache", "/jax/compilation_cache/cache_hits"
 STARTED = time.monotonic()
+ADDED = "added"  # folder of the working directory where JAX does not look
 
 
 class CompilationCache:
@@ -53,7 +58,9 @@ class CompilationCache:
         """Keep the programs that were compiled since the last call; what cannot be written is not kept."""
         if self._store is None or self._working is None or not is_main_process():
             return
-        new = [path for path in self._working.glob(f"*{ENTRY}") if path.name not in self._taken]
+        places = self._working, self._working / ADDED
+        found = [path for place in places for path in place.glob(f"*{ENTRY}")]
+        new = [path for path in found if path.name not in self._taken]
         for path in new:
             try:
                 self._store.add(path)
@@ -98,10 +105,16 @@ def compilation_cache(setting: str, name: str) -> Iterator[CompilationCache]:
             with contextlib.suppress(OSError):
                 working = stack.enter_context(temporary_directory())
                 copied = store.copy_to(working)
-        for key in copied - _on_all_processes(copied):
+        common = _on_all_processes(copied)
+        for key in copied - common:
             (working / key).unlink()
         if working is not None:
             stack.enter_context(_working_in(working))
+            if jax.process_count() > 1:
+                (working / ADDED).mkdir()
+                hide = functools.partial(_hide_added, working, common)
+                jax.monitoring.register_event_listener(hide)
+                stack.callback(jax.monitoring.unregister_event_listener, hide)
         cache = CompilationCache(store, working, counts)
         stack.callback(cache.publish)
         yield cache
@@ -109,6 +122,15 @@ def compilation_cache(setting: str, name: str) -> Iterator[CompilationCache]:
 
 def _count(counts: Counter[str], event: str, **_: str | int) -> None:
     counts[event] += 1
+
+
+def _hide_added(working: Path, common: set[str], event: str, **_: str | int) -> None:
+    """Before JAX looks for a program: put what this process has added where JAX does not look."""
+    if event == REQUESTS:
+        with contextlib.suppress(OSError):
+            for path in working.glob(f"*{ENTRY}"):
+                if path.name not in common:
+                    path.replace(working / ADDED / path.name)
 
 
 def _store(setting: str, name: str) -> ProgramStore | None:

@@ -2,6 +2,9 @@
 
 import os
 import resource
+import socket
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -187,6 +190,53 @@ def test_several_processes_load_what_all_of_them_have(tmp_path, monkeypatch):
     assert start(tmp_path / "run") == (0, 1)
     monkeypatch.setattr(module, "exchange", lambda value: [value, []])
     assert start(tmp_path / "run") == (1, 0)
+
+
+TWO_PROCESSES = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from electra_jax.distributed.processes import barrier, join_processes
+from electra_jax.runs.compilation_cache import compilation_cache
+
+join_processes(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+jax.config.update("jax_compilation_cache_dir", None)
+of_both = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+ones = jax.make_array_from_callback((4,), of_both, lambda place: np.ones(4)[place])
+with compilation_cache("parent", sys.argv[3]) as cache:
+    for stage in range(2):
+
+        def evaluation_step(x):
+            return (x * x).sum()
+
+        before = cache.compiled, cache.loaded
+        jax.jit(evaluation_step)(ones).block_until_ready()
+        print("stage", stage, cache.compiled - before[0], cache.loaded - before[1])
+        barrier(f"stage {stage}")
+"""
+
+
+def test_with_two_processes_none_loads_what_the_run_has_compiled_before(environment, tmp_path):
+    """As for a former stage with the same evaluation step: process 0 alone writes it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-c", TWO_PROCESSES, str(port)]
+    processes = [
+        subprocess.Popen(
+            [*words, str(index), str(tmp_path / "run")], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    for output in outputs:
+        assert [line for line in output.splitlines() if line.startswith("stage")] == [
+            "stage 0 1 0",
+            "stage 1 1 0",
+        ]
+    assert len(list((tmp_path / ".compiled").glob("jit_evaluation_step-*"))) == 1  # for the next start
 
 
 def test_a_program_that_is_compiled_twice_is_kept_once(tmp_path):
