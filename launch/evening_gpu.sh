@@ -14,15 +14,16 @@ set_workdir "${1:-$here/runs/evening}" "runs/evening mine.jsonl --validation hel
 read_texts "${@:2}"
 cd "$here"
 source launch/environment.sh
-# fail_on BACKEND: without a GPU the run would take weeks.
-fail_on() {
-  echo "evening_gpu.sh: got $1, expected an NVIDIA GPU that CUDA 13 can use. On a CPU take launch/laptop.sh." >&2
-  exit 1
-}
-has_cuda_driver || fail_on "no such driver"
-make_environment formats,finetune,plots,cuda
+extras=formats,finetune,plots
+if has_cuda_driver; then extras="$extras,cuda"; fi
+make_environment "$extras"
 backend="$(python -c 'import jax; print(jax.default_backend())')"
-[ "$backend" = gpu ] || fail_on "the back end $backend of JAX"
+if [ "$backend" != gpu ]; then
+  echo "evening_gpu.sh: got JAX's back end $backend, expected gpu: without one the run would take weeks. It" \
+    "installs JAX for NVIDIA's driver 580 or newer; install another build into .venv by hand, or take" \
+    "launch/laptop.sh." >&2
+  exit 1
+fi
 # Some more characters than a row of 256 has: long documents are cut at sentences.
 build_dataset 16384 256 1200
 pretrain_and_export configs/evening_gpu.py
