@@ -118,6 +118,7 @@ for name, dtype, length, form in (
     ("v6e:1x1", "bfloat16", 640, "auto"),  # a loop over chunks of keys
     ("v5e:1x1", "float32", 128, "auto"),
     ("h100:1", "bfloat16", 512, "pallas"),
+    ("l4:1", "bfloat16", 512, "pallas"),  # a block has 99 KiB of shared memory instead of 227
     ("h100:1", "bfloat16", 128, "auto"),  # they have not been timed on a GPU
 ):
     encoder = make_pretraining_config(model | {"dtype": dtype}).discriminator
@@ -137,7 +138,7 @@ def test_deberta_attention_compiles_to_kernels():
     found = [line.split("|")[1:] for line in outcome.stdout.splitlines() if line.startswith("kernels|")]
     tpus = ("v5e:1x1", "v5p:2x2x1", "v6e:1x1", "v5e:1x1")
     # One kernel forward; backward one on TPUs, three on GPUs.
-    expected = [*([name, "2", "[]"] for name in tpus), ["h100:1", "4", "[]"]]
+    expected = [*([name, "2", "[]"] for name in tpus), *([name, "4", "[]"] for name in ("h100:1", "l4:1"))]
     assert found == [*expected, ["h100:1", "0", "plain"]]
 
 
