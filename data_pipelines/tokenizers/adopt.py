@@ -24,6 +24,7 @@ from data_pipelines.tokenizers.directory import (
 from data_pipelines.tokenizers.hugging_face_files import (
     CONFIG_FILES,
     check_added_tokens,
+    check_is_wordpiece,
     configured_lowercase,
     read_configs,
     with_class_settings,
@@ -71,8 +72,8 @@ def adopt_tokenizer(
       FileNotFoundError: no such source, or nothing in it.
       FileExistsError: `directory` holds something else.
       LetterCaseError: `lowercase` is missing. ValueError: it is given where the source specifies it, a
-        vocabulary lacks one of the five special tokens, files beside a vocab.txt add tokens to it, or a
-        file has another form.
+        vocabulary lacks one of the five special tokens, files beside a vocab.txt add tokens to it or name a
+        tokenizer that is not BERT's WordPiece, or a file has another form.
     """
     place_tokenizer(tokenizer_files(Path(source), lowercase), Path(directory), f"that of {source}")
 
@@ -207,6 +208,7 @@ def _agreed_lowercase(vocabulary: Path, config: Mapping[str, Any], lowercase: bo
 
 def _wordpiece(vocabulary: Path, config: Mapping[str, Any], lowercase: bool) -> bytes:
     """The tokenizer.json of BERT's tokenizer for a vocab.txt: one piece a line, ids from 0."""
+    check_is_wordpiece(vocabulary, config)
     try:
         lines = read_bytes(vocabulary, MAX_MODEL_BYTES).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:

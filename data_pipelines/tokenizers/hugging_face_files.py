@@ -18,9 +18,16 @@ CONFIG_FORM = {
     "strip_accents": Maybe((bool, type(None))),
     "tokenize_chinese_chars": Maybe(bool),
     "tokenizer_class": Maybe((str, type(None))),
+    "word_tokenizer_type": Maybe(object),
+    "subword_tokenizer_type": Maybe(object),
+    "auto_map": Maybe(object),
     **{f"{role}_token": _SPELLING for role in SpecialIds._fields},
 }
-MODEL_CONFIG_FORM = {"model_type": Maybe(object), "tokenizer_class": Maybe(object)}
+MODEL_CONFIG_FORM = {
+    "model_type": Maybe(object),
+    "tokenizer_class": Maybe(object),
+    "auto_map": Maybe(object),
+}
 # Model type → the class of transformers, in its versions 4 and 5, that replaces the settings of a
 # tokenizer.json's BertNormalizer by its own arguments. Other classes take the file as it is.
 BERT_CLASSES = {
@@ -28,6 +35,26 @@ BERT_CLASSES = {
     "distilbert": "DistilBertTokenizer",
     "electra": "ElectraTokenizer",
     "mpnet": "MPNetTokenizer",
+}
+# Classes of transformers, without "Fast", that cut text as BERT's WordPiece with their vocab.txt, or that do
+# not name a way to cut it.
+WORDPIECE_CLASSES = {
+    *BERT_CLASSES.values(),
+    "ConvBertTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizer",
+    "FunnelTokenizer",
+    "LayoutLMTokenizer",
+    "LayoutLMv2Tokenizer",
+    "LxmertTokenizer",
+    "MobileBertTokenizer",
+    "PreTrainedTokenizer",
+    "RealmTokenizer",
+    "RetriBertTokenizer",
+    "SplinterTokenizer",
+    "SqueezeBertTokenizer",
+    "TokenizersBackend",
 }
 
 
@@ -85,12 +112,36 @@ def with_class_settings(model_bytes: bytes, directory: Path, config: Mapping[str
 
 def _tokenizer_class(directory: Path, config: Mapping[str, Any]) -> str:
     """Name of the class that AutoTokenizer takes, "" if the files do not tell."""
-    name = config.get("tokenizer_class")
+    model = _model_config(directory)
+    name = config.get("tokenizer_class") or model.get("tokenizer_class")
+    return str(name or BERT_CLASSES.get(str(model.get("model_type")), "")).removesuffix("Fast")
+
+
+def _model_config(directory: Path) -> dict[str, Any]:
     path = directory / MODEL_CONFIG_FILE
-    if not name and path.is_file():
-        model = read_json(path, MODEL_CONFIG_FORM)
-        name = model.get("tokenizer_class") or BERT_CLASSES.get(str(model.get("model_type")))
-    return str(name or "").removesuffix("Fast")
+    return read_json(path, MODEL_CONFIG_FORM) if path.is_file() else {}
+
+
+def check_is_wordpiece(vocabulary: Path, config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the files beside a vocab.txt name a tokenizer that cuts text in another way than
+    BERT's: one for Japanese, for example, finds words with a dictionary first."""
+    name = _tokenizer_class(vocabulary.parent, config)
+    found = [name] if name and name not in WORDPIECE_CLASSES else []
+    for key, ours in (("word_tokenizer_type", "basic"), ("subword_tokenizer_type", "wordpiece")):
+        if config.get(key) not in (None, ours):
+            found.append(f"{key}={config[key]!r}")
+    for auto_map in (config.get("auto_map"), _model_config(vocabulary.parent).get("auto_map")):
+        if isinstance(auto_map, dict) and "AutoTokenizer" in auto_map:
+            found.append(f"code of the model's own, {auto_map['AutoTokenizer']}")
+    if found:
+        raise ValueError(
+            f"{vocabulary.parent}: got the tokenizer {', '.join(found)}, expected BertTokenizer or another "
+            f"class that is BERT's WordPiece: {vocabulary.name} read as WordPiece would give other ids than "
+            "the model was trained on. If the class can save a tokenizer.json, adopt that. Otherwise "
+            "train another tokenizer. `convert import` replaces the model's with it: copy "
+            f"{vocabulary.name} alone into a directory for --tokenizer, and give the other with "
+            "--new_tokenizer."
+        )
 
 
 def check_added_tokens(vocabulary: Path, config: Mapping[str, Any], pieces: Collection[str]) -> None:

@@ -105,3 +105,47 @@ def test_lines_of_a_vocab_txt_may_end_as_on_windows(tmp_path):
     ours = adopt(source, tmp_path / "t")
     assert ours.vocabulary() == PIECES
     assert ours.encode_batch(TEXTS) == [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
+
+
+def written(tmp_path, config, model_config):
+    source = write_vocab(tmp_path / "source", **config)
+    if model_config:
+        (source / "config.json").write_text(json.dumps(model_config))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("config", "model_config", "named"),
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, None, "BertJapaneseTokenizer"),
+        ({"tokenizer_class": "KoBertTokenizerFast"}, None, "KoBertTokenizer"),
+        ({"tokenizer_class": None}, {"tokenizer_class": "ElectraSudachipyTokenizer"}, "ElectraSudachipyT"),
+        ({"word_tokenizer_type": "mecab"}, None, "word_tokenizer_type='mecab'"),
+        ({"subword_tokenizer_type": "character"}, None, "subword_tokenizer_type='character'"),
+        ({"auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}, None, "own.OwnTokenizer"),
+        ({"tokenizer_class": None}, {"auto_map": {"AutoTokenizer": "own.Own"}}, "own.Own"),
+    ],
+    ids=str,
+)
+def test_a_vocab_txt_of_another_tokenizer_is_an_error_that_names_it(config, model_config, named, tmp_path):
+    source = written(tmp_path, config, model_config)
+    with pytest.raises(ValueError, match=r"source: got the tokenizer .*--new_tokenizer") as caught:
+        adopt(source, tmp_path / "t")
+    assert named in str(caught.value)
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "model_config"),
+    [
+        *(({"tokenizer_class": name}, None) for name in ("ConvBertTokenizer", "PreTrainedTokenizerFast")),
+        *(({"tokenizer_class": name}, None) for name in ("LxmertTokenizerFast", "TokenizersBackend")),
+        ({"tokenizer_class": None}, {"model_type": "bert", "auto_map": {"AutoModel": "own.Own"}}),
+        ({"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}, None),
+    ],
+    ids=str,
+)
+def test_a_vocab_txt_of_a_class_that_is_wordpiece_is_read(config, model_config, tmp_path):
+    ours = adopt(written(tmp_path, config, model_config), tmp_path / "t")
+    theirs = ElectraTokenizer.from_pretrained(str(tmp_path / "source"))
+    assert ours.encode_batch(TEXTS) == [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
