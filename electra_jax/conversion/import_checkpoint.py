@@ -132,7 +132,8 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
             f"as in Microsoft's rtd.sh; schedule {optimizer['schedule']}"
         )
     recipe = recipe | {"objective": objective}
-    if objective["name"] == "mlm" and list(source.models) == ["discriminator"]:
+    is_alone = list(source.models) == ["discriminator"] or source.has_generator_beside
+    if objective["name"] == "mlm" and is_alone:
         # An encoder without a head, which will learn to predict tokens.
         source = source._replace(models={"generator": source.models["discriminator"]})
     section = restore.model_section(recipe, source, options.missing_generator)

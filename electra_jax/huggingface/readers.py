@@ -43,6 +43,12 @@ FAMILIES = {
 PREFIXES = {"roberta.", ELECTRA.prefix, BERT.prefix, DEBERTA_V2.prefix}
 OTHER_FORMATS = (".h5", ".msgpack")
 INDEX_FILE, PICKLE_FILE = f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin"
+# Of a generator in the directory of its discriminator: Microsoft's name, and those of conversions of it.
+GENERATOR_FILES = (
+    "model.generator.safetensors",
+    "pytorch_model.generator.safetensors",
+    "pytorch_model.generator.bin",
+)
 MAX_STATE_DEPTH = 8  # dictionaries around the weights in a checkpoint of a trainer
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")  # of checkpoints with more than a model
 DELTA, TABLE = "word_embeddings._weight", "word_embeddings.weight"
@@ -149,6 +155,15 @@ def _weights_of(directory: Path) -> Path:
             else ""
         )
     )
+
+
+def generator_beside(path: Path) -> Path | None:
+    """The generator's file in the directory of a discriminator (as of `read_directory`), None if it has none
+    or `path` is a weights file with a name of its own."""
+    if not path.is_dir() and path.name not in (WEIGHTS_FILE, INDEX_FILE, PICKLE_FILE):
+        return None
+    directory = path if path.is_dir() else path.parent
+    return next((directory / name for name in GENERATOR_FILES if (directory / name).is_file()), None)
 
 
 def _read_weights(file: Path) -> dict[str, np.ndarray]:

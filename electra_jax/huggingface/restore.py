@@ -19,7 +19,13 @@ from electra_jax.huggingface.configuration import RELATIVE_BIAS_PREFIX, from_con
 from electra_jax.huggingface.export import CONFIG_FILE, TRAINING_FILE
 from electra_jax.huggingface.names import from_file
 from electra_jax.huggingface.published_models import ROLES, Params, shares_embeddings
-from electra_jax.huggingface.readers import SourceModel, merge_deltas, read_directory, read_google
+from electra_jax.huggingface.readers import (
+    SourceModel,
+    generator_beside,
+    merge_deltas,
+    read_directory,
+    read_google,
+)
 from electra_jax.huggingface.sizes import check_layers
 from electra_jax.huggingface.training_settings import read_training_settings
 from electra_jax.models.published_sizes import half_depth
@@ -40,12 +46,14 @@ class Source(NamedTuple):
     models: dict[str, SourceModel]  # by role
     notes: list[str]  # about the files, for the user
     training: dict[str, Any] | None  # what is believed of the run's configuration (training_settings.py)
+    has_generator_beside: bool = False  # found in the discriminator's directory, and not asked for
 
 
 def read_source(path: Path, source_format: str, generator: Path | None) -> Source:
     """Read a discriminator (or an encoder without a head) and its generator, if there is one.
 
-    `path` may be a directory with folders "discriminator" and "generator", as the export writes them.
+    `path` may be a directory with folders "discriminator" and "generator", as the export writes them, or one
+    with both files, as Microsoft publishes them.
 
     Raises:
       ValueError: `generator` for google, whose files hold it.
@@ -59,12 +67,14 @@ def read_source(path: Path, source_format: str, generator: Path | None) -> Sourc
             )
         return Source(read_google(path), [], None)
     folders = {role: path / role for role in ROLES if (path / role).is_dir()} or {_role_of(path): path}
-    if generator is not None:
-        folders["generator"] = generator
+    beside = generator_beside(folders["discriminator"]) if list(folders) == ["discriminator"] else None
+    if generator or beside:
+        folders["generator"] = generator or beside
     models, notes = {role: read_directory(folder) for role, folder in folders.items()}, []
     if "discriminator" in models:
         models["discriminator"], notes = merge_deltas(models["discriminator"], models.get("generator"))
-    return Source(models, notes, _training_config(list(folders.values())))
+    training = _training_config(list(folders.values()))
+    return Source(models, notes, training, generator is None and beside is not None)
 
 
 def _training_config(folders: list[Path]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from data_pipelines.tokenizers.train import train_tokenizer
 from electra_jax.conversion.export_run import export_run
 from electra_jax.conversion.import_checkpoint import import_checkpoint
 from electra_jax.huggingface.published_models import from_published, to_published
+from electra_jax.huggingface.restore import read_source
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.models.pretraining import MaskedLanguageModel, PretrainingModel
@@ -270,10 +271,10 @@ def microsoft(tmp_path, data):
 def test_microsofts_own_files(data, tmp_path):
     out, params = microsoft(tmp_path, data)
     options = DEFAULT._replace(source_format="microsoft", tokenizer=data / "tokenizer_corpus")
-    notes = import_checkpoint(
-        out, tmp_path / "both", options._replace(generator=out / "pytorch_model.generator.bin")
-    )
+    generator = out / "pytorch_model.generator.bin"
+    notes = import_checkpoint(out, tmp_path / "both", options)
     assert "word embeddings: the generator's plus the delta" in notes
+    assert any(f"arrays from {generator}" in note for note in notes)
     run = load_run(tmp_path / "both")
     assert (
         run.config["model"]["embedding_sharing"] == "gdes"
@@ -284,6 +285,7 @@ def test_microsofts_own_files(data, tmp_path):
         for tree in (params, run.params)
     )
     jax.tree.map(np.testing.assert_array_equal, expected, got)
+    generator.rename(tmp_path / generator.name)
     notes = import_checkpoint(out, tmp_path / "alone", options)
     assert any("one update older" in note for note in notes)
     alone = to_published(load_run(tmp_path / "alone").params, run.model)["discriminator"].params
@@ -295,6 +297,28 @@ def test_microsofts_own_files(data, tmp_path):
         ValueError, match=r"which are not in the file\. Give the generator's file with --generator"
     ):
         import_checkpoint(out, tmp_path / "delta", options)
+
+
+def test_a_generator_in_the_same_directory_is_that_of_the_discriminator(data, tmp_path):
+    out, _ = microsoft(tmp_path, data)
+    generator = out / "pytorch_model.generator.bin"
+    given = read_source(out, "microsoft", generator)
+    for path in (out, out / "pytorch_model.bin"):
+        found = read_source(path, "microsoft", None)
+        assert found.models["generator"].path == generator
+        for role, model in given.models.items():
+            jax.tree.map(np.testing.assert_array_equal, model.arrays, found.models[role].arrays)
+    assert list(read_source(generator, "microsoft", None).models) == ["generator"]
+    save_file(
+        {name: x.numpy() for name, x in torch.load(generator).items()}, generator.with_suffix(".safetensors")
+    )
+    generator.unlink()
+    assert read_source(out, "microsoft", None).models["generator"].path.suffix == ".safetensors"
+    # A masked language model takes the encoder of the discriminator, also where a generator lies beside it.
+    recipe = "configs/deberta_v3.py:size=base,objective=mlm"
+    options = DEFAULT._replace(source_format="microsoft", tokenizer=data / "tokenizer_corpus", recipe=recipe)
+    notes = import_checkpoint(out, tmp_path / "mlm", options)
+    assert any(note.startswith("generator: ") and note.endswith(f" arrays from {out}") for note in notes)
 
 
 class Opens:
