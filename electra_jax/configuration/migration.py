@@ -6,9 +6,11 @@ dropped.
 """
 
 import copy
+import dataclasses
 from typing import Any
 
 from electra_jax.configuration.objectives import clean_objective
+from electra_jax.models.config import EncoderConfig
 
 # Key of a later version: the value that held before.
 OF_OPTIMIZER: dict[str, Any] = {
@@ -87,6 +89,8 @@ DEFAULTS_OF_LATER_FINETUNING_KEYS: dict[str, Any] = {
     "train.compilation_cache": "parent",
 }
 
+# Fields of an encoder that imports once took from a config.json as they were, also whole numbers.
+FLOATS = tuple(field.name for field in dataclasses.fields(EncoderConfig) if field.type is float)
 # Key of earlier versions: what is given in its place.
 RENAMED = {"log.tensorboard": "log.trackers=tensorboard"}
 
@@ -120,7 +124,8 @@ def upgrade_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_encoder(fields: dict[str, Any]) -> dict[str, Any]:
     """config.model, or the fields of one encoder (model.json of a fine-tuned model), as `upgrade_config`."""
-    fields = {"relative_bias": None, "rotary": None} | fields
+    floats = {name: float(fields[name]) for name in FLOATS if type(fields.get(name)) is int}
+    fields = {"relative_bias": None, "rotary": None} | fields | floats
     if fields.get("disentangled"):
         # There was a choice between two ways to compute the same.
         kept = {key: value for key, value in fields["disentangled"].items() if key != "implementation"}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.problems import errors_in
 from electra_jax.huggingface import modernbert
-from electra_jax.huggingface.sizes import check_sizes
+from electra_jax.huggingface.sizes import RATES, check_sizes
 from electra_jax.models.config import SECTIONS, EncoderConfig, make_encoder_config
 from electra_jax.models.inputs import SpecialTokens
 
@@ -184,6 +184,8 @@ def from_config_json(
     check_sizes({name: value for name, value in config.items() if value is not None})
     config = form.rename(config)
     _check_config_json(config, form)
+    # A file may say 0 for 0.0. Flags take the type that the run's configuration has.
+    config = config | {name: float(config[name]) for name in RATES if name in config}
     common = {
         "initializer": "published",
         "dtype": dtype,

@@ -146,3 +146,11 @@ def test_the_models_of_teachers_are_upgraded_as_the_run_s_own():
     config["objective"] |= {"teachers": ["runs/first:5"], "teacher_models": teachers}
     upgraded = upgrade_config(config)["objective"]["teacher_models"]
     assert upgraded == [{"model": config["model"], "checksum": "abc"}] and teachers[0]["model"] is older
+
+
+def test_whole_numbers_of_an_imported_config_json_become_floats():
+    config = old_run("electra")["config"]
+    whole = {"hidden_dropout": 0, "attention_dropout": 0, "initializer_range": 0}
+    upgraded = upgrade_config(config | {"model": config["model"] | whole})["model"]
+    assert all(type(upgraded[key]) is float for key in (*whole, "layer_norm_epsilon"))
+    assert type(upgraded["type_vocab_size"]) is int

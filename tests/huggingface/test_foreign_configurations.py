@@ -133,3 +133,16 @@ def test_a_decoder_adds_no_positions_that_the_input_has():
     for has_positions in (True, False):
         config = DEBERTA | {"position_biased_input": has_positions}
         assert read(config, decoder=True).disentangled.enhanced_mask_decoder != has_positions
+
+
+@pytest.mark.parametrize(
+    "config", [BERT, DEBERTA, RELATIVE_BIAS, ROTARY], ids=lambda config: config["model_type"]
+)
+def test_a_rate_that_is_written_as_a_whole_number_becomes_a_float(config):
+    rates = {name: round(value) for name, value in config.items() if isinstance(value, float)}
+    # Epsilons and bases of wavelengths are never 0.
+    rates |= {name: config[name] for name, value in rates.items() if name.endswith("eps")}
+    found = from_config_json(config | rates, enhanced_mask_decoder=False, dtype="float32")
+    for section in (found, found["rotary"] or {}):
+        for name in ("dropout", "range", "theta"):
+            assert all(type(value) is float for key, value in section.items() if key.endswith(name)), section
