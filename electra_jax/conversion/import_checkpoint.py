@@ -137,7 +137,7 @@ def _make_config(source: Source, options: ImportOptions) -> tuple[dict[str, Any]
         # An encoder without a head, which will learn to predict tokens.
         source = source._replace(models={"generator": source.models["discriminator"]})
     section = restore.model_section(recipe, source, options.missing_generator)
-    _check_new_generator(source, section)
+    _check_new_generator(source, section, options.recipe)
     length = min(recipe["data"]["sequence_length"], section["max_position_embeddings"])
     config = recipe | {
         "model": section | {"embedding_sharing": recipe["model"]["embedding_sharing"]},
@@ -171,12 +171,22 @@ def _with_training(recipe: dict[str, Any], training: dict[str, Any]) -> dict[str
     return recipe | changes | {"data": recipe["data"] | training["data"]}
 
 
-def _check_new_generator(source: Source, section: dict[str, Any]) -> None:
-    """Raises ValueError if an export names a larger generator than its discriminator, without having it."""
-    if source.training is None or "generator" in source.models:
+def _check_new_generator(source: Source, section: dict[str, Any], recipe: str | None) -> None:
+    """Raises ValueError if there is no generator in the files and the one of the recipe, or of an export that
+    names a larger one than its discriminator, does not fit the discriminator."""
+    if "generator" in source.models:
         return
+    usual = RECIPES[_model_type(source)]
+    width, own = (section[role]["hidden_size"] for role in ("generator", "discriminator"))
+    if source.training is None and width != own and (section["disentangled"] or section["rotary"]):
+        raise ValueError(
+            f"got --missing_generator=fresh and a model of width {own}, but the generator of "
+            f"{recipe or usual} has width {width}, expected one width: both models have embeddings as wide "
+            f"as their hidden states. Give the recipe of this size, --config={usual.partition('=')[0]}=…, or "
+            "--missing_generator=first_layers."
+        )
     larger = [key for key, size in section["discriminator"].items() if section["generator"][key] > size]
-    if larger and list(source.models) == ["discriminator"]:
+    if source.training is not None and larger and list(source.models) == ["discriminator"]:
         raise ValueError(
             f"{TRAINING_FILE}: config.model.generator has larger {', '.join(larger)} than the discriminator, "
             "and the files have no generator. Give --missing_generator first_layers, or its files with "

@@ -321,6 +321,29 @@ def test_a_generator_in_the_same_directory_is_that_of_the_discriminator(data, tm
     assert any(note.startswith("generator: ") and note.endswith(f" arrays from {out}") for note in notes)
 
 
+def test_a_new_generator_of_another_width_is_an_error_that_names_the_way(tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    theirs = transformers.DebertaV2Config(
+        **shape,
+        vocab_size=tiny_export.VOCAB,
+        max_position_embeddings=tiny_export.LENGTH,
+        relative_attention=True,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        pos_att_type="p2c|c2p",
+        position_buckets=8,
+    )
+    transformers.DebertaV2Model(theirs).save_pretrained(tmp_path / "deberta")
+    options = DEFAULT._replace(missing_generator="fresh")
+    message = (
+        r"deberta: got --missing_generator=fresh and a model of width 32, but the generator of "
+        r"configs/deberta_v3\.py:size=base has width 768, .* --config=configs/deberta_v3\.py:size=…, or "
+        "--missing_generator=first_layers"
+    )
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(tmp_path / "deberta", tmp_path / "run", options)
+
+
 class Opens:
     """Opens a file when it is unpickled, as a hostile checkpoint could."""
 
