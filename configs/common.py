@@ -53,7 +53,7 @@ SHARED: dict[str, dict[str, Any]] = {
         # logits [rows, masked positions, vocabulary] fit in memory. With objectives that predict every
         # position (all_tokens_mlm, electric) 0 means a quarter of the vocabulary, at most 2,048.
         "vocab_chunk_size": 0,
-        "gen_weight": 1.0,  # of the generator's loss
+        "gen_weight": 1.0,  # of the generator's loss; with prop, of MLM
         # Weight of z-loss, the mean square of log Z of the generator's predictions, which keeps its logits
         # from drifting. PaLM uses 1e-4. Must be 0 for objectives that train no masked language model.
         "z_loss_weight": 0.0,

@@ -77,4 +77,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, paths=PATHS)
+    run_command(main, define_more_flags, paths=PATHS, changes_objective=True)

@@ -11,6 +11,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -20,12 +21,14 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.bucket_flags import check_urls
+from data_pipelines.buckets import is_bucket
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.path_flags import NEW_DIRECTORY, check_paths
 from data_pipelines.problems import Problems
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
+from electra_jax.configuration.objectives import check_given_settings
 from electra_jax.configuration.process_setup import prepare_process
 from electra_jax.configuration.recipes import (
     PRETRAINING,
@@ -80,6 +83,7 @@ def run_command(
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind = PRETRAINING,
     paths: Mapping[str, str] = NO_PATHS,
+    changes_objective: bool = False,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -92,6 +96,7 @@ def run_command(
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
       kind: what --config must be.
       paths: the command's flags, besides --workdir, that are paths (see `check_paths`).
+      changes_objective: whether the command also trains other objectives than that of --config.
     """
 
     def run(argv: list[str]) -> None:
@@ -108,7 +113,7 @@ def run_command(
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     optional = () if requires_config else ("config",)
     parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind, paths=paths)
-    app.run(run, flags_parser=parser)
+    app.run(run, flags_parser=functools.partial(parser, changes_objective=changes_objective))
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bool = True) -> None:
@@ -146,10 +151,11 @@ def parse_flags(
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind | None = None,
     paths: Mapping[str, str] = NO_PATHS,
+    changes_objective: bool = False,
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls`, `paths` and
-    `kind` as in `run_command`; None for any."""
+    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls`, `paths`,
+    `changes_objective` and `kind` as in `run_command`; None for any."""
     problems = Problems()
     try:
         argv = _with_found_recipes(expand_home_in(list(argv)))
@@ -170,6 +176,13 @@ def parse_flags(
                 problems.add_text(f"--{name} is missing: {REQUIRED[name]}.")
         if rest[1:]:
             problems.add_text(f"got {rest[1:]}, expected only flags: --name=value.")
+        if (
+            "objective" in (flag_values.config or {})
+            and not changes_objective
+            and not _has_begun(flag_values)
+        ):
+            with problems.kept():
+                check_given_settings(flag_values.config.objective.to_dict(), defaults)
         problems.report()
         if flag_values.config is not None:
             expand_home_of_config(flag_values.config)  # what the file itself has
@@ -179,6 +192,12 @@ def parse_flags(
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
+
+
+def _has_begun(flag_values: flags.FlagValues) -> bool:
+    """Whether --workdir holds a run, as one in a bucket may, which is read later."""
+    workdir = flag_values["workdir"].value if "workdir" in flag_values else None
+    return workdir is not None and (is_bucket(workdir) or Path(workdir, "config.json").is_file())
 
 
 def _show_help(recipe: str | None) -> NoReturn:

@@ -1,8 +1,11 @@
 """How a recipe changes with the objective that it trains."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
+
+from data_pipelines.problems import Problems
 
 
 def apply_objective(config: config_dict.ConfigDict, name: str) -> None:
@@ -26,6 +29,27 @@ def apply_objective(config: config_dict.ConfigDict, name: str) -> None:
             del config.objective[key]
         config.objective.update({key: settings[key] for key in settings if key not in config.objective})
     row.adapt(config)
+
+
+def check_given_settings(section: dict[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Raises ValueError for each value of config.objective that is not that of the recipe and that the
+    objective does not read. Recipes hold such keys, since several objectives share them.
+
+    Args:
+      section: config.objective with the values of the command line.
+      recipe: the configuration without them, flat: "objective.disc_weight" → its value.
+    """
+    from electra_jax.objectives.registry import settings_not_read  # here for the reason above
+
+    problems, name = Problems(), f"objective {section['name']!r}"
+    if section["generator"] != "model":
+        name += f" with generator {section['generator']!r}"
+    for key in settings_not_read(section):
+        if key in section and section[key] != recipe.get(f"objective.{key}"):
+            problems.add_text(
+                f"--config.objective.{key}: got {section[key]!r}, but {name} does not read it. Leave it out."
+            )
+    problems.report()
 
 
 def clean_objective(section: dict[str, Any]) -> dict[str, Any]:

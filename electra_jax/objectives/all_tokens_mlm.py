@@ -94,6 +94,7 @@ ALL_TOKENS_MLM = ObjectiveRow(
     flops=all_tokens_mlm_flops,
     metrics=(MLM_METRICS, RTD_METRICS, *TOKEN_METRICS),
     settings=TOKEN_SETTINGS,
+    not_read=("disc_weight",),
     needs_chunks=True,
     predicts_tokens=True,
     fills_masks=False,

@@ -262,6 +262,7 @@ DISTILLATION = ObjectiveRow(
         "hidden_weight": 0.0,
         "hidden_distance": "mse",
     },
+    not_read=("gen_weight", "disc_weight", "temperature"),
     parameters_of="mlm",
     teachers_of=("mlm",),
     predicts_tokens=True,

@@ -238,6 +238,7 @@ FAST_ELECTRA = ObjectiveRow(
         # temperature falls by the factor e in so long.
         "temperature_share": 0.1,
     },
+    not_read=("gen_weight",),
     teachers_of=tuple(KINDS),
     schedules={"sampling temperature": temperature_at},
     not_published=(TEACHERS,),

@@ -44,6 +44,10 @@ FIXED_GENERATORS = {
 }
 
 
+# Keys of config.objective that only a model in the generator's place reads.
+NOT_READ = ("gen_weight", "temperature", "vocab_chunk_size")
+
+
 class CorruptedBatch(NamedTuple):
     """A masked batch whose samples are already drawn."""
 

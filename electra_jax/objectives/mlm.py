@@ -105,7 +105,7 @@ def score_masked(
         *logits,
         batch.targets_BP,
         uniforms_BP,
-        temperature=objective["temperature"],
+        temperature=1.0 if uniforms_BP is None else objective["temperature"],
         chunk_size=objective["vocab_chunk_size"],
         dtype=logits.x_BPE.dtype.name,
     )
@@ -211,6 +211,7 @@ MLM = ObjectiveRow(
     metrics=(MLM_METRICS, Z_LOSS_METRIC),
     # Share of the chosen tokens that become any token. BERT: mask_token_prob=0.8, random_token_prob=0.1.
     settings={"random_token_prob": 0.0},
+    not_read=("gen_weight", "disc_weight", "temperature"),
     predicts_tokens=True,
     card_text="An encoder pre-trained with plain masked language modelling, to be fine-tuned or used "
     "to fill in masks.",

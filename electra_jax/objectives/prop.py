@@ -5,7 +5,7 @@ Two sets of equally many words are drawn from the document's smoothed language m
 of the higher probability is the better one. The encoder reads [CLS] words [SEP] document with each, and a
 head on [CLS] scores both. The loss is
 
-    MLM over both rows + rop_weight·mean(2·σ(s₂ − s₁)),
+    gen_weight·MLM over both rows + rop_weight·mean(2·σ(s₂ − s₁)),
 
 s₁ the better set's score: the hinge loss with margin 1 of the softmax of both scores, as in the released code
 (Albert-Ma/PROP, pytorch_pretrain_bert/modeling.py). As published: the loss, sizes drawn from Poisson(3),
@@ -133,7 +133,8 @@ def make_prop_objective(
             "rop_words": (batch.weights_B * batch.num_words_B).sum(),
             TOKENS: batch.num_tokens_B.sum(dtype=jnp.float32),
         }
-        return value + objective["rop_weight"] * pair_loss / normalizers["rop"], (sums, carry)
+        value = objective["gen_weight"] * value + objective["rop_weight"] * pair_loss / normalizers["rop"]
+        return value, (sums, carry)
 
     def normalizers(batch: WordSetBatch) -> dict[str, jax.Array]:
         return {
@@ -186,6 +187,7 @@ PROP = ObjectiveRow(
         "rop_mean_words": 3.0,  # of the Poisson distribution of a set's size, before empty sets are left out
         "rop_subsampling": 1e-4,  # the frequency above which words are passed over in part; 0: none are
     },
+    not_read=("disc_weight", "temperature"),
     parameters_of="mlm",
     predicts_tokens=True,
     card_text="An encoder pre-trained for retrieval, with masked language modelling and with the question "

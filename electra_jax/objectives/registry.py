@@ -17,7 +17,7 @@ from electra_jax.objectives.electra import ELECTRA
 from electra_jax.objectives.electra_15 import ELECTRA_15
 from electra_jax.objectives.electric import ELECTRIC
 from electra_jax.objectives.fast_electra import FAST_ELECTRA
-from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, fixed_generator_flops
+from electra_jax.objectives.fixed_generators import FIXED_GENERATORS, NOT_READ, fixed_generator_flops
 from electra_jax.objectives.mcl import MCL
 from electra_jax.objectives.metrics import SumMetrics
 from electra_jax.objectives.mlm import MLM, Z_LOSS_METRIC
@@ -139,6 +139,15 @@ def own_settings(objective: Mapping[str, Any]) -> dict[str, Any]:
     own = find_row(objective["name"]).settings
     shared = {key: value for key, value in objective.items() if key not in OWN_KEYS or key in own}
     return {**own, **shared}
+
+
+def settings_not_read(objective: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of a section config.objective that recipes may have and that its objective does not read; () if
+    there is no objective of that name."""
+    row = OBJECTIVES.get(objective["name"])
+    if row is None:
+        return ()
+    return NOT_READ if objective["generator"] in FIXED_GENERATORS else row.not_read
 
 
 def without_teachers(config: Mapping[str, Any]) -> dict[str, Any]:

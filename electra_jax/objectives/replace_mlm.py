@@ -66,6 +66,7 @@ REPLACE_MLM = ObjectiveRow(
     flops=replace_mlm_flops,
     metrics=(MLM_METRICS, *TOKEN_METRICS),
     settings=TOKEN_SETTINGS,
+    not_read=("disc_weight",),
     predicts_tokens=True,
     fills_masks=False,
     card_text=describe_token_encoder(TITLE),

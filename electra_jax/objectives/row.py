@@ -39,6 +39,10 @@ class ObjectiveRow(NamedTuple):
 
     # Keys of config.objective that this objective reads and not all others do → their defaults.
     settings: Settings = NOTHING
+    # Keys of config.objective that recipes of all objectives have and this one does not read, such as
+    # "disc_weight" without detection: a flag for one is an error (configuration/objectives.py). With a fixed
+    # distribution in the generator's place they are those of fixed_generators.py.
+    not_read: tuple[str, ...] = ()
     # Changes a whole configuration, made for ELECTRA, to what this objective requires.
     adapt: Callable[[Any], None] = lambda config: None
     # Whether it predicts every position, so that the vocabulary must be taken in chunks. Then

@@ -90,10 +90,23 @@ def generator_loss(
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
     """(gen_weight·MLM, (its sums, the ids with the generator's samples [B, L])), from one forward pass."""
+    value, measured = plain_generator_loss(model, objective, params, batch, normalizer, dropout_key)
+    return objective["gen_weight"] * value, measured
+
+
+def plain_generator_loss(
+    model: nn.Module,
+    objective: Mapping[str, Any],
+    params,
+    batch: MaskedBatch,
+    normalizer: jax.Array,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
+    """`generator_loss` without its weight, also for a generator that is not trained."""
     predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
     value, sums = mlm_loss(predictions, batch, normalizer, z_loss_weight=objective["z_loss_weight"])
     corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
-    return objective["gen_weight"] * value, (sums, corrupted_BL)
+    return value, (sums, corrupted_BL)
 
 
 def detection_logits(

@@ -10,11 +10,12 @@ from typing import Any
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.flops import discriminator_flops, generator_flops, masked_head_flops
 from electra_jax.models.inputs import SpecialTokens
+from electra_jax.models.pretraining import PretrainingModel
 from electra_jax.objectives.base import Objective, Phase
 from electra_jax.objectives.corruption import MaskedBatch
 from electra_jax.objectives.mlm import MLM_METRICS
 from electra_jax.objectives.row import FirstStage, ObjectiveRow
-from electra_jax.objectives.rtd import RTD_METRICS, make_losses
+from electra_jax.objectives.rtd import RTD_METRICS, make_losses, plain_generator_loss
 
 TRAINED = ("discriminator_embeddings", "discriminator", "discriminator_predictions")
 FROZEN = ("generator_embeddings", "generator", "generator_predictions")
@@ -40,10 +41,13 @@ def make_two_stage_objective(
             "config.model.generator: got another shape than that of config.model.discriminator, expected the "
             "same with config.objective.name='two_stage': both start from one encoder."
         )
-    losses = make_losses(config, objective, special)
+    losses, model = make_losses(config, objective, special), PretrainingModel(config)
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
-        _, (generator_sums, corrupted_BL) = losses.generator(params, batch, normalizers, dropout_key, carry)
+        del carry
+        _, (generator_sums, corrupted_BL) = plain_generator_loss(
+            model, objective, params, batch, normalizers["mlm"], dropout_key
+        )
         value, (sums, _) = losses.discriminator(params, batch, normalizers, dropout_key, corrupted_BL)
         return value, (generator_sums | sums, None)
 
@@ -69,6 +73,7 @@ TWO_STAGE = ObjectiveRow(
     make=make_two_stage_objective,
     flops=two_stage_flops,
     metrics=(MLM_METRICS, RTD_METRICS),
+    not_read=("gen_weight",),
     adapt=_separate_equal_encoders,
     parameters_of="electra",
     minimizes_mlm=False,  # the generator is finished

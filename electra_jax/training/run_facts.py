@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from electra_jax.objectives.denoisers import mean_mask_prob
 from electra_jax.objectives.metrics import Detection
-from electra_jax.objectives.registry import find_row, has_generator, objective_row
+from electra_jax.objectives.registry import find_row, has_generator, objective_row, settings_not_read
 
 # A block of training rows, whose means are judged: this share of the run, at most this number of steps.
 BLOCK_SHARE, LONGEST_BLOCK = 0.05, 5_000
@@ -121,6 +121,8 @@ def _settings_in_use(config: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's configuration, flat, without what it does not read, which no alarm may advise to change: the
     share of masked tokens if denoisers replace it, and the shape of a generator that is not trained."""
     settings = flatten_dict(dict(config), sep=".")
+    for key in settings_not_read(config["objective"]):
+        settings.pop(f"objective.{key}", None)
     if config["objective"]["denoisers"]:
         del settings["objective.mask_prob"]
     if _trains_generator(config["objective"]):

@@ -1,5 +1,7 @@
 """Command lines: what is read, and what a mistake is answered with."""
 
+import re
+
 import pytest
 
 from electra_jax.configuration.resolve import dataset_values
@@ -91,6 +93,30 @@ def test_a_wrong_command_line_says_what_to_change(argv, message, monkeypatch):
     with pytest.raises(SystemExit, match=message) as error:
         read_command_line(["pretrain", *argv], monkeypatch)
     assert "Traceback" not in error.value.code  # a text: exit code 1
+
+
+UNREAD = [
+    ("objective=mlm", ["disc_weight=3"], r"got 3\.0, but objective 'mlm' does not read it\. Leave it out"),
+    ("objective=prop", ["temperature=0.5"], r"got 0\.5, but objective 'prop' does not read it"),
+    (
+        "objective=electra",
+        ["generator=unigram", "gen_weight=2"],
+        r"got 2\.0, but objective 'electra' with generator 'unigram' does not read it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argument", "settings", "message"), UNREAD, ids=("mlm", "prop", "unigram"))
+def test_a_flag_for_what_the_objective_does_not_read(argument, settings, message, tmp_path, monkeypatch):
+    """It is an error in a new run. One that has begun keeps it, and a recipe may have any value."""
+    given = [f"--config.objective.{setting}" for setting in settings]
+    argv = ["pretrain", f"--config=configs/debug.py:{argument}", f"--workdir={tmp_path}", *given]
+    key = re.escape(given[-1].partition("=")[0])
+    with pytest.raises(SystemExit, match=f"error: {key}: {message}"):
+        read_command_line(argv, monkeypatch)
+    read_command_line([*argv[:3], "--config.objective.disc_weight=5"], monkeypatch)  # as in the recipe
+    (tmp_path / "config.json").write_text("{}")
+    read_command_line(argv, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,17 @@ def test_both_losses_add_up_and_reach_the_head():
     assert ids.shape == weights.shape and weights.sum() == sums["mlm_weight"]
 
 
+def test_its_mlm_has_a_weight():
+    _, params, batch = prepared("prop", rop_subsampling=0.0)
+    values = []
+    for weight in (0.0, 1.0, 3.0):
+        loss = loss_of(make("prop", gen_weight=weight, rop_subsampling=0.0), batch)
+        value, sums = jax.jit(loss, compiler_options=O0)(params)
+        values.append(value - sums["rop_loss"] / sums["rop_pairs"])
+    mlm = sums["mlm_nll"] / sums["mlm_weight"]
+    np.testing.assert_allclose(values, [0.0, mlm, 3.0 * mlm], rtol=1e-5, atol=1e-5)
+
+
 def test_flops_are_those_of_two_rows():
     full = full_config("prop")
     of_prop = forward_flops(full, make_pretraining_config(full["model"]))

@@ -1,5 +1,7 @@
 """The rows of the registry: FLOPs, metrics, settings, published modules, and settings that are refused."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +21,13 @@ from electra_jax.objectives.mlm import Z_LOSS_METRIC, mlm_flops
 from electra_jax.objectives.registry import (
     NOT_PUBLISHED,
     OBJECTIVES,
+    OWN_KEYS,
     first_stage_from,
     forward_flops,
     make_objective,
     own_settings,
     parameter_form,
+    settings_not_read,
 )
 from electra_jax.training.step import abstract_window
 from support.tiny import LENGTH, SPECIAL, electra, key, mlm, objective_section
@@ -52,6 +56,43 @@ def test_a_row_tells_what_its_objective_has(name):
         assert set(metrics.sums) <= set(window), metrics.sums
     assert set(params) <= {*MODULES, *NOT_PUBLISHED}
     assert set(row.not_published) == set(params) - set(MODULES)
+
+
+class Watched(Mapping):
+    """Settings that keep the keys which are read."""
+
+    def __init__(self, values):
+        self.values_by_key, self.read = values, set()
+
+    def __getitem__(self, key):
+        self.read.add(key)
+        return self.values_by_key[key]
+
+    def __iter__(self):
+        return iter(self.values_by_key)
+
+    def __len__(self):
+        return len(self.values_by_key)
+
+
+@pytest.mark.parametrize(
+    ("name", "generator"),
+    [
+        (name, generator)
+        for name, row in OBJECTIVES.items()
+        for generator in ("model", *(["unigram"] if row.make_with_fixed_generator else []))
+    ],
+)
+def test_a_row_declares_the_shared_settings_that_its_objective_does_not_read(name, generator):
+    row = OBJECTIVES[name]
+    teachers = settings(teacher(row.teachers_of[0], WIDE)) if row.teachers_of else {}
+    full = full_config(name, generator, **teachers)
+    watched = Watched(full["objective"] | {"word_starts": None})
+    make_one = row.make if generator == "model" else row.make_with_fixed_generator
+    shapes_of(make_one(make_pretraining_config(full["model"]), watched, SPECIAL))
+    # Another value than 0 of z_loss_weight is refused where it is not read.
+    shared = full["objective"].keys() - OWN_KEYS.keys() - {"name", "generator", "z_loss_weight"}
+    assert {*settings_not_read(full["objective"])} == shared - watched.read
 
 
 def test_a_phase_without_the_number_of_tokens_is_refused():

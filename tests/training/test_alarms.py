@@ -330,6 +330,13 @@ def test_no_alarm_advises_another_shape_for_a_generator_that_does_not_learn(chan
     assert "model.generator" not in event["advice"] and "disc_weight" in event["advice"]
 
 
+def test_no_alarm_advises_a_weight_that_the_objective_does_not_read(make_run):
+    run = make_run(make_config(argument="objective=all_tokens_mlm"))
+    run.write(run_rows({"rtd_auc": 0.51}, {}))
+    (event,) = [event for event in read_events(run.path) if event["name"] == "auc_stuck"]
+    assert "disc_weight" not in event["advice"] and "learning_rate" in event["advice"]
+
+
 def test_a_finished_generator_of_a_first_stage_is_too_strong_but_no_smaller_one_is_advised(make_run):
     run = make_run(make_config(argument="objective=two_stage"))
     run.write(run_rows(FAILURES["generator_strong"][0], {}))
