@@ -14,7 +14,9 @@ SHARED: dict[str, dict[str, Any]] = {
     # layer_norm_epsilon, and the sub-sections generator and discriminator with the shape of each encoder.
     "model": {
         # Rows of the embeddings. 0: as many as the datasets' tokenizer needs, which for SentencePiece is a
-        # multiple of 128, so that a mesh can divide them. More are allowed, and never used.
+        # multiple of 128, so that a mesh can divide them. More are allowed. No text has their ids, but
+        # what replaces tokens can be any row: a generator's samples, objective.generator=uniform, and the
+        # random tokens of objective.random_token_prob.
         "vocab_size": 0,
         "embedding_size": REQUIRED,
         # Rows of the position table, at least the row length of every stage. It does not follow the data: a
