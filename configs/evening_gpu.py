@@ -11,14 +11,11 @@ this size nothing has been compared, and no GPU has run it yet. What `plan` expe
 configs/README.md#an-evening.
 """
 
-from pathlib import Path
-
 from ml_collections import config_dict
 
-from electra_jax.configuration.recipes import load_config
+from configs import laptop
 from electra_jax.models.config import encoder_shape
 
-LAPTOP = Path(__file__).parent / "laptop.py"
 WIDTH, LAYERS = 384, 10
 GATED = {"intermediate_size": 576}
 
@@ -29,7 +26,7 @@ def get_config(arg: str | None = None) -> config_dict.ConfigDict:
     Raises:
       ValueError: an unknown objective or regime.
     """
-    config = load_config(f"{LAPTOP}:{arg}" if arg else str(LAPTOP))
+    config = laptop.get_config(arg)
     config.model.embedding_size = WIDTH
     # Half as deep as the discriminator, as DeBERTaV3's.
     config.model.generator = config_dict.ConfigDict(encoder_shape(WIDTH, LAYERS // 2) | GATED)

@@ -47,13 +47,16 @@ make_environment() {
   fi
 }
 
-# has_cuda_driver: whether there are NVIDIA GPUs, all of which CUDA 13 can use; explains why it cannot. Drivers
-# from 580 on know CUDA 13. Driver 580 still serves Pascal and Volta, for which CUDA 13 does not compile.
+# has_cuda_driver: whether there are NVIDIA GPUs that CUDA 13 can use; explains why it cannot. Drivers from 580
+# on know CUDA 13. Driver 580 still serves Pascal and Volta, for which CUDA 13 does not compile. JAX takes all
+# GPUs, so the oldest decides. CUDA_VISIBLE_DEVICES may hide it, in an order that may differ from nvidia-smi's:
+# then the newest decides.
 has_cuda_driver() {
-  local driver capability got
+  local driver capability got which=1
+  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then which='$'; fi
   driver="$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null)" || return 1
   # A second query, since old drivers refuse one with this field.
-  capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -V | sed -n 1p)"
+  capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -V | sed -n "${which}p")"
   if ! [ "${driver%%.*}" -ge 580 ]; then
     got="NVIDIA driver: got ${driver%%[[:space:]]*}, expected 580 or newer"
   elif [[ "$capability" =~ ^[0-9]+\.[0-9]$ ]] && [ "${capability/./}" -lt 75 ]; then
@@ -61,7 +64,7 @@ has_cuda_driver() {
   else
     return 0
   fi
-  echo "$got for CUDA 13. The CPU is used." \
+  echo "$got for CUDA 13. JAX's build for CUDA is not installed." \
     "For CUDA 12: .venv/bin/pip install --constraint launch/constraints.txt 'jax[cuda12]'" >&2
   return 1
 }

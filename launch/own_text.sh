@@ -76,6 +76,11 @@ pretrain_and_export() {
   # bash before 4.4, which Macs have, takes an empty list for an unset variable.
   python -m electra_jax.pretrain --config="$1" --workdir="$workdir" --config.data.datasets="$data/corpus" \
     "${@:2}" ${flags[@]+"${flags[@]}"}
-  [ -e "$workdir/export" ] ||
+  if [ ! -e "$workdir/export" ]; then
     python -m electra_jax.convert export --workdir="$workdir" --out="$workdir/export"
+  elif [ -n "$(find "$workdir/checkpoints" -maxdepth 1 -name '[0-9]*' -newer "$workdir/export")" ]; then
+    # A run that flags made longer. The older export may be in use.
+    echo "${0##*/}: $workdir/export is of an earlier checkpoint and is kept. Move it away and run this again" \
+      "to export the newest." >&2
+  fi
 }

@@ -115,13 +115,13 @@ def cards(driver, *capabilities):
         (
             cards("550.54.14", "8.9"),
             1,
-            "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. The CPU is used",
+            "NVIDIA driver: got 550.54.14, expected 580 or newer for CUDA 13. JAX's build for CUDA is not",
         ),
         # The driver serves these, but CUDA 13 cannot compile for them.
         (
             cards("580.65.06", "10.0", "6.1", "7.5"),
             1,
-            "NVIDIA GPU: got compute capability 6.1, expected 7.5 or higher for CUDA 13. The CPU is used",
+            "NVIDIA GPU: got compute capability 6.1, expected 7.5 or higher for CUDA 13. JAX's build for",
         ),
         ("echo no driver >&2; exit 9", 1, ""),
     ],
@@ -139,6 +139,21 @@ def test_driver_and_gpu_decide_whether_cuda_is_installed(program, code, message,
     )
     assert outcome.returncode == code and not outcome.stdout
     assert outcome.stderr.startswith(message) and bool(outcome.stderr) == bool(message)
+
+
+def test_a_hidden_card_does_not_take_cuda_away(tmp_path):
+    write_program(tmp_path / "nvidia-smi", cards("580.65.06", "6.1", "8.9"))
+    outcomes = [
+        subprocess.run(
+            ["bash", "-c", "source launch/environment.sh; has_cuda_driver"],
+            cwd=ROOT,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": visible},
+            capture_output=True,
+            check=False,
+        )
+        for visible in ("", "0")
+    ]
+    assert [outcome.returncode for outcome in outcomes] == [1, 0]
 
 
 def test_another_python_than_that_of_the_environment_is_refused(tmp_path):

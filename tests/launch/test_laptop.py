@@ -156,6 +156,19 @@ def test_flags_after_a_double_dash_are_those_of_the_run(laptop, tmp_path):
         assert pretrain[-2:] == flags
 
 
+def test_an_export_of_a_shorter_run_is_kept_and_named(laptop, tmp_path):
+    (tmp_path / "mine.txt").write_text("A text.")
+    laptop("run", "mine.txt")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "20").mkdir(parents=True)
+    for seconds, is_named in ((-60, False), (60, True)):
+        now = (tmp_path / "run" / "export").stat().st_mtime
+        os.utime(checkpoints / "20", (now + seconds, now + seconds))
+        outcome, commands = laptop("run")
+        assert outcome.returncode == 0 and [command[0] for command in commands] == ["electra_jax.pretrain"]
+        assert ("run/export is of an earlier checkpoint and is kept" in outcome.stderr) == is_named
+
+
 def with_backend(tmp_path, backend):
     """Give the stand-in environment of `launch` a JAX with this back end."""
     environment = tmp_path / "a [b] c" / "launch" / "environment.sh"
