@@ -20,6 +20,7 @@ from data_pipelines.dataset_info import INFO_FILE, DatasetInfo, fingerprint_of
 from data_pipelines.document_decoding import ReadReport
 from data_pipelines.shards import TOKENS_SUFFIX, row_dtype, row_features
 from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.tokenizers.unknown_characters import CharacterCounts
 from data_pipelines.whole_files import TEMPORARY_SUFFIX, named_errors, write_text
 
 DATASET = "electra_corpus"  # name of the dataset in TFDS
@@ -139,10 +140,15 @@ def _describe_split(chunks: list[dict], named: dict[str, dict], names: dict[str,
             sums = by_source.setdefault(names.get(source, source), dict.fromkeys(counts, 0))
             for key, value in counts.items():
                 sums[key] += value
+    for key in CharacterCounts._fields:
+        if all(key in counts for counts in by_source.values()):
+            totals[key] = sum(counts[key] for counts in by_source.values())
+    long_words = [counts["long_word"] for counts in named.values() if counts["long_word"]]
     return {
         "rows": sum(lengths),
         "rows_by_shard": lengths,
         **totals,
+        **({"long_word": long_words[0]} if long_words else {}),
         "by_source": by_source,
         "shards": {name: counts["file_bytes"] for name, counts in named.items()},
         "digests": {name: counts["sha256"] for name, counts in named.items()},

@@ -11,13 +11,18 @@ from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import Maybe, check_form, parse_json, read_bytes, read_json
 from data_pipelines.plain_names import check_plain_name
 from data_pipelines.tokenizers.directory import SpecialIds, read_meta
-from data_pipelines.tokenizers.report import HIGH_UNKNOWN_SHARE
+from data_pipelines.tokenizers.unknown_characters import (
+    HIGH_UNKNOWN_SHARE,
+    CharacterCounts,
+    advice_lines,
+    unknown_share,
+)
 
 INFO_FILE = "corpus.json"
 MAX_WARNINGS = 8
 MAX_INFO_BYTES = 1 << 28  # of corpus.json, which names every file of a large dataset
 MEND = "The file is damaged: copy or build the dataset again."
-_COUNTS = {"documents": int, "text_tokens": int}
+_COUNTS = {"documents": int, "text_tokens": int} | dict.fromkeys(CharacterCounts._fields, Maybe(int))
 # Of corpus.json, for `read_json`.
 INFO_FORM = {
     "fingerprint": str,
@@ -35,6 +40,7 @@ INFO_FORM = {
             "shards": {str: int},
             "unknown_tokens": Maybe(int),
             "dropped_text_tokens": int,
+            "long_word": Maybe(str),
             "by_source": Maybe({str: _COUNTS}),
             "digests": Maybe({str: str}),
             "without_rows": Maybe([int]),
@@ -60,10 +66,12 @@ class DatasetInfo:
     # Split → rows, rows_by_shard, documents, tokens (padding not counted), text_tokens (before packing),
     # unknown_tokens ([UNK] among them), dropped_text_tokens, by_source (source → documents, text_tokens,
     # unknown_tokens), shards (file → bytes), digests (file → SHA-256 of its rows), without_rows (numbers of
-    # the chunks of text between those of the files that gave no row). Earlier versions recorded neither
-    # unknown_tokens nor by_source, nor digests, nor without_rows. If training documents were chosen by their
-    # scores, low_scores has what was left out: documents, characters, and documents without_score; copies has
-    # what --copies added: documents and characters.
+    # the chunks of text between those of the files that gave no row). With a WordPiece tokenizer also the
+    # fields of CharacterCounts, in by_source, too, and long_word, the beginning of a word that is too long to
+    # be cut. Earlier versions recorded neither unknown_tokens nor by_source, nor digests, nor without_rows,
+    # nor characters. If training documents were chosen by their scores, low_scores has what was left out:
+    # documents, characters, and documents without_score; copies has what --copies added: documents and
+    # characters.
     splits: dict
 
     def split_lines(self) -> list[str]:
@@ -72,7 +80,9 @@ class DatasetInfo:
         for name, split in self.splits.items():
             padding = 1 - split["tokens"] / (split["rows"] * self.sequence_length)
             dropped = split["dropped_text_tokens"] / max(1, split["text_tokens"])
-            unknown = f", {_unknown_share(split):.2%} [UNK]" if "unknown_tokens" in split else ""
+            unknown = f", {_unknown_tokens(split):.2%} [UNK]" if "unknown_tokens" in split else ""
+            if _has_characters(split):
+                unknown += f" ({unknown_share(split):.2%} of the characters)"
             lines.append(
                 f"{name:12s} {split['documents']:>10,} documents {split['tokens']:>14,} tokens "
                 f"{split['rows']:>10,} rows {padding:6.2%} padding {dropped:6.2%} of the text dropped"
@@ -86,22 +96,41 @@ class DatasetInfo:
         for name, split in self.splits.items():
             if "by_source" in split:
                 parts = {f"split {name!r}": split, **split["by_source"]}
-                shares += [
-                    (_unknown_share(counts), part, counts["text_tokens"]) for part, counts in parts.items()
-                ]
+                for part, counts in parts.items():
+                    shares.append((_unknown_tokens(counts), f"{counts['text_tokens']:,} tokens of {part}"))
+                    if _has_characters(counts):
+                        shares.append(
+                            (unknown_share(counts), f"{counts['characters']:,} characters of {part}")
+                        )
         high = sorted((share for share in shares if share[0] > HIGH_UNKNOWN_SHARE), reverse=True)
         if not high:
             return []
-        parts = [f"  {share:.1%} of the {count:,} tokens of {part}" for share, part, count in high]
+        parts = [f"  {share:.1%} of the {part}" for share, part in high]
         return [
             "WARNING: the tokenizer does not know much of this text, which becomes [UNK]:",
             shorten(parts, MAX_WARNINGS, "\n"),
+            *self._advice(),
+        ]
+
+    def _advice(self) -> list[str]:
+        """Why so much becomes [UNK], and what helps."""
+        splits = [split for split in self.splits.values() if _has_characters(split)]
+        if splits:
+            totals = {key: sum(split[key] for split in splits) for key in CharacterCounts._fields}
+            return advice_lines(
+                totals, next((split["long_word"] for split in splits if "long_word" in split), "")
+            )
+        return [
             "  Is the tokenizer for this language, letter case and script? Otherwise train one on this text, "
-            "with --byte_fallback if nothing may become [UNK].",
+            "with --kind sentencepiece --byte_fallback if nothing may become [UNK]."
         ]
 
 
-def _unknown_share(counts: Mapping[str, int]) -> float:
+def _has_characters(counts: Mapping[str, Any]) -> bool:
+    return set(CharacterCounts._fields) <= set(counts)
+
+
+def _unknown_tokens(counts: Mapping[str, int]) -> float:
     return counts["unknown_tokens"] / max(1, counts["text_tokens"])
 
 

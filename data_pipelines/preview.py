@@ -12,11 +12,12 @@ from data_pipelines.chunks import SPLITS, Job, make_groups, make_selector, num_c
 from data_pipelines.corpus_settings import CorpusSettings
 from data_pipelines.documents import ReadReport, source_bytes
 from data_pipelines.duplicates import SeenTexts
-from data_pipelines.packing import pack
+from data_pipelines.packing import Lines, pack
 from data_pipelines.progress import waiting
 from data_pipelines.shards import encode_document
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.report import unknown_warning
+from data_pipelines.tokenizers.unknown_characters import character_counter, swallowed_lines
 
 SAMPLE_CHARS = 1_000_000  # that are tokenised
 MEASURED_BYTES = 16 << 20  # read, to tell how much text all sources hold; files are read in blocks
@@ -77,6 +78,7 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
         f"{1 - is_text.sum() / max(1, num_tokens):.2%} of the text dropped",
         *_estimate(settings, sample, len(rows) / size, seconds / size / num_processes, num_processes),
         *filter(None, [unknown_warning(list(rows), tokenizer.special)]),
+        *_unknown_lines(sample.job, encoded, tokenizer),
     ]
     rng = np.random.default_rng(0)
     for number in sorted({len(rows) * part // NUM_ROWS for part in range(NUM_ROWS)}):
@@ -90,6 +92,12 @@ def preview_lines(settings: CorpusSettings, num_processes: int) -> list[str]:
         "",
         f"masked: {MASK_PROB:.0%} of the pieces, drawn for show; pre-training draws others at every step",
     ]
+
+
+def _unknown_lines(job: Job, encoded: Sequence[Lines], tokenizer: Tokenizer) -> list[str]:
+    """A warning if many characters become [UNK], with a tokenizer for which they can be counted."""
+    counter = character_counter(tokenizer)
+    return swallowed_lines(*counter.count([piece.text for piece in job.pieces], encoded)) if counter else []
 
 
 def _read_sample(settings: CorpusSettings, max_bytes: int) -> _Sample | None:

@@ -25,6 +25,7 @@ from data_pipelines.packing import Lines, pack
 from data_pipelines.process_ends import end_with_parent
 from data_pipelines.tokenizers.directory import load_meta
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.tokenizers.unknown_characters import CharacterCounter, character_counter
 from data_pipelines.whole_files import written_whole
 
 COUNTS_SUFFIX = ".counts.json"
@@ -141,6 +142,7 @@ def _finished(job: Job) -> dict[str, Any] | None:
     is_same = (
         counts.get("input_sha256") == _sha256_of(job)  # which earlier versions lack
         and Path(job.path + TOKENS_SUFFIX).exists()
+        and "long_word" in counts  # which earlier versions lack, too
         and counts["file_bytes"] == Path(job.path).stat().st_size
     )
     return counts if is_same else None
@@ -195,6 +197,7 @@ def write_shard(job: Job) -> dict[str, Any]:
             f"{job.path}: cannot be written: {error}. Free disk space and start the same command again."
         ) from error
     by_source = _count_by_source(job.pieces, encoded, special.unk)
+    long_word = _count_characters(by_source, job.pieces, encoded, character_counter(tokenizer))
     text_tokens = sum(counts["text_tokens"] for counts in by_source.values())
     kept_text_tokens = np.isin(rows, (special.pad, special.cls, special.sep), invert=True).sum()
     counts = {
@@ -206,6 +209,7 @@ def write_shard(job: Job) -> dict[str, Any]:
         "dropped_text_tokens": text_tokens - int(kept_text_tokens),
         "unknown_tokens": sum(counts["unknown_tokens"] for counts in by_source.values()),
         "by_source": by_source,
+        "long_word": long_word,
         "text_bytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
         "input_sha256": _sha256_of(job),
         "file_bytes": os.path.getsize(job.path),
@@ -231,6 +235,27 @@ def _count_by_source(
         counts["text_tokens"] += sum(len(line) for line in lines)
         counts["unknown_tokens"] += sum(line.count(unk_id) for line in lines)
     return by_source
+
+
+def _count_characters(
+    by_source: dict[str, dict[str, int]],
+    pieces: Sequence[Piece],
+    encoded: Sequence[Lines],
+    counter: CharacterCounter | None,
+) -> str:
+    """Add to `by_source` how many characters become [UNK], as in `CharacterCounts`; the beginning of a word
+    that is too long for the tokenizer, "" if none is. Adds nothing without a counter."""
+    if counter is None:
+        return ""
+    found: dict[str, list[tuple[str, Lines]]] = {}
+    for piece, lines in zip(pieces, encoded, strict=True):
+        found.setdefault(piece.source, []).append((piece.text, lines))
+    first = ""
+    for source, documents in found.items():
+        counts, long_word = counter.count(*zip(*documents, strict=True))
+        by_source[source] |= counts._asdict()
+        first = first or long_word
+    return first
 
 
 def row_dtype(vocab_size: int) -> type:

@@ -51,6 +51,8 @@ class HuggingFaceTokenizer:
         self.normalizer = self._encoder.normalizer  # None: text is unchanged
         self.pre_tokenizer = self._encoder.pre_tokenizer  # None: text is not cut into words
         self.inside_mark = getattr(self._encoder.model, "continuing_subword_prefix", None) or ""
+        # Of WordPiece: characters of the longest word that is not unknown; None: no limit.
+        self.longest_word = getattr(self._encoder.model, "max_input_chars_per_word", None)
         self.num_pieces = self.vocab_size = num_ids(self._encoder)
 
     @classmethod

@@ -9,9 +9,14 @@ import numpy as np
 from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.tokenizers.unknown_characters import (
+    HIGH_UNKNOWN_SHARE,
+    count_in_words,
+    swallowed_lines,
+    unknown_share,
+)
 from data_pipelines.tokenizers.wordpiece import INSIDE
 
-HIGH_UNKNOWN_SHARE = 0.01  # of the tokens; a tokenizer that was made for a text leaves far less
 SAMPLE_DOCUMENTS, SAMPLE_CHARS = 200, 1_000_000  # at most; pieces per word are measured on them
 MAX_UNKNOWN = 8  # characters that are shown
 NUM_LONGEST = 3
@@ -60,6 +65,7 @@ def quality_lines(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
         f"longest pieces   {', '.join(_longest(_text_pieces(tokenizer)))}",
         f"longest words    {', '.join(_longest(words))}",
         f"sample           {' '.join(tokenizer.pieces(sample))}",
+        *_unknown_words_lines(tokenizer, words),
     ]
 
 
@@ -82,6 +88,19 @@ def _coverage_line(tokenizer: Tokenizer, words: Mapping[str, int]) -> str:
     commonest = sorted(unknown, key=lambda character: (-unknown[character], character))
     shown = shorten([f"{_named(character)} {unknown[character]:,}" for character in commonest], MAX_UNKNOWN)
     return f"{line}; those without: {shown}"
+
+
+def _unknown_words_lines(tokenizer: Tokenizer, words: Mapping[str, int]) -> list[str]:
+    """The share of the characters that are in unknown words, and a warning if it is high; [] for a tokenizer
+    that has an [UNK] only for characters."""
+    counted = count_in_words(tokenizer, words)
+    if counted is None:
+        return []
+    share = unknown_share(counted[0]._asdict())
+    return [
+        f"unknown words    {share:.4%} of the characters are in words that become [UNK]",
+        *swallowed_lines(*counted),
+    ]
 
 
 def _named(character: str) -> str:
