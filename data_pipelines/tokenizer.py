@@ -37,7 +37,14 @@ from data_pipelines.reading_flags import add_record_flags
 from data_pipelines.tokenizers.add_words import MIN_PIECES, add_words, added_lines
 from data_pipelines.tokenizers.adopt import LetterCaseError, adopt_tokenizer
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.report import misfit_lines, normalization_lines, quality_lines, size_lines
+from data_pipelines.tokenizers.lost_marks import stripping_lines
+from data_pipelines.tokenizers.report import (
+    loss_lines,
+    misfit_lines,
+    normalization_lines,
+    quality_lines,
+    size_lines,
+)
 from data_pipelines.tokenizers.sentencepiece import NORMALIZATIONS
 from data_pipelines.tokenizers.train import (
     CHARACTER_COVERAGE,
@@ -61,6 +68,7 @@ ONLY_OF = {
 # Flags that go with --from, and those that go with it if it adds words.
 WITH_SOURCE = ("out", "source", "lowercase", "add_words")
 WITH_ADDED_WORDS = ("input", *READING, "max_training_chars")
+MEASURING = "measuring the tokenizer on the text"
 MIN_BYTES = 16 << 20  # read, so that they tell how many documents all sources have; they are read in blocks
 
 
@@ -208,7 +216,8 @@ def _adopt(args: argparse.Namespace) -> list[str]:
     """Adopt a vocabulary; returns the lines to print."""
     with _letter_case_flags():
         adopt_tokenizer(args.source, args.out, lowercase=args.lowercase)
-    return _adopted_lines(args)
+    tokenizer = load_tokenizer(args.out)
+    return _adopted_lines(args, tokenizer) + stripping_lines(tokenizer)
 
 
 @contextlib.contextmanager
@@ -220,8 +229,7 @@ def _letter_case_flags() -> Iterator[None]:
         raise ValueError(f"{error}, or pass --lowercase or --no-lowercase") from error
 
 
-def _adopted_lines(args: argparse.Namespace) -> list[str]:
-    tokenizer = load_tokenizer(args.out)
+def _adopted_lines(args: argparse.Namespace, tokenizer: Tokenizer) -> list[str]:
     return [*size_lines(tokenizer), f"adopted from     {args.source}", *misfit_lines(tokenizer)]
 
 
@@ -244,7 +252,10 @@ def _add_words(args: argparse.Namespace) -> list[str]:
             lowercase=args.lowercase,
         )
     read = _text_lines(args, report, reached[-1], "read             ")
-    return _adopted_lines(args) + read + added_lines(added) + report.lines(args.on_invalid_utf8)
+    tokenizer = load_tokenizer(args.out)
+    lines = _adopted_lines(args, tokenizer) + read + added_lines(added) + report.lines(args.on_invalid_utf8)
+    with waiting(MEASURING):
+        return lines + loss_lines(tokenizer, _read_again(args))
 
 
 def _train(args: argparse.Namespace) -> list[str]:
@@ -262,13 +273,18 @@ def _train(args: argparse.Namespace) -> list[str]:
             "trained in       already trained, with the same options and names of files: nothing was trained"
         )
     lines += report.lines(args.on_invalid_utf8)
-    documents = (piece.text for piece in _read(args, ReadReport()))
-    with waiting("measuring the tokenizer on the text"):
-        return lines + quality_lines(tokenizer, first_characters(documents, args.max_training_chars))
+    with waiting(MEASURING):
+        return lines + quality_lines(tokenizer, _read_again(args))
 
 
 def _read(args: argparse.Namespace, report: ReadReport) -> Iterator[Piece]:
     return read_pieces(args.input, report=report, **_reading(args))
+
+
+def _read_again(args: argparse.Namespace) -> Iterator[str]:
+    """The text that was trained on."""
+    documents = (piece.text for piece in _read(args, ReadReport()))
+    return first_characters(documents, args.max_training_chars)
 
 
 def _reading(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from data_pipelines.command_errors import shorten
 from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.tokenizers.load import Tokenizer
+from data_pipelines.tokenizers.lost_marks import lost_marks_lines
 from data_pipelines.tokenizers.unknown_characters import (
     HIGH_UNKNOWN_SHARE,
     count_in_words,
@@ -65,8 +66,17 @@ def quality_lines(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
         f"longest pieces   {', '.join(_longest(_text_pieces(tokenizer)))}",
         f"longest words    {', '.join(_longest(words))}",
         f"sample           {' '.join(tokenizer.pieces(sample))}",
-        *_unknown_words_lines(tokenizer, words),
+        *_loss_lines(tokenizer, words, is_adopted=False),
     ]
+
+
+def loss_lines(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """What an adopted tokenizer loses of `texts`: the characters that become [UNK], and warnings.
+
+    Memory holds every different word once.
+    """
+    words = collections.Counter(word for text in texts for word in text.split())
+    return _loss_lines(tokenizer, words, is_adopted=True)
 
 
 def _coverage_line(tokenizer: Tokenizer, words: Mapping[str, int]) -> str:
@@ -90,17 +100,17 @@ def _coverage_line(tokenizer: Tokenizer, words: Mapping[str, int]) -> str:
     return f"{line}; those without: {shown}"
 
 
-def _unknown_words_lines(tokenizer: Tokenizer, words: Mapping[str, int]) -> list[str]:
-    """The share of the characters that are in unknown words, and a warning if it is high; [] for a tokenizer
-    that has an [UNK] only for characters."""
-    counted = count_in_words(tokenizer, words)
-    if counted is None:
-        return []
-    share = unknown_share(counted[0]._asdict())
-    return [
-        f"unknown words    {share:.4%} of the characters are in words that become [UNK]",
-        *swallowed_lines(*counted),
-    ]
+def _loss_lines(tokenizer: Tokenizer, words: Mapping[str, int], *, is_adopted: bool) -> list[str]:
+    """The share of the characters that are in unknown words, unless the tokenizer has an [UNK] only for
+    characters; warnings if it is high, or if letters lose marks."""
+    lines, counted = [], count_in_words(tokenizer, words)
+    if counted is not None:
+        share = unknown_share(counted[0]._asdict())
+        lines = [
+            f"unknown words    {share:.4%} of the characters are in words that become [UNK]",
+            *swallowed_lines(*counted),
+        ]
+    return [*lines, *lost_marks_lines(tokenizer, words, is_adopted=is_adopted)]
 
 
 def _named(character: str) -> str:

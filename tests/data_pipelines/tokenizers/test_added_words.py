@@ -135,7 +135,7 @@ def test_the_command(vocabulary, tmp_path, capsys):
     assert "2 of 3 that were cut into 3 pieces or more: dcba, abcd\n" in out
     num_chars = len(TEXT.replace("\n\n", ""))
     assert f"read             2 documents: {num_chars} characters, all of the text\n" in out
-    assert "WARNING" not in out
+    assert "words of the text became unknown" not in out
     assert load_tokenizer(str(tmp_path / "new")).vocabulary()[-2:] == ["dcba", "abcd"]
 
 
