@@ -30,7 +30,9 @@ class Question(NamedTuple):
     id: str
     question: str
     context: str
-    answers: tuple[str, ...]  # every correct answer as the data spells it; () if impossible or not labelled
+    # Every correct answer as the data spells it, then those that the context spells in another Unicode form;
+    # () if impossible or not labelled.
+    answers: tuple[str, ...]
     start: int | None  # position in `context`, in characters, of the first answer that was found
     answer: str  # that answer as the context spells it, or ""
     is_impossible: bool  # the context does not contain an answer
@@ -182,8 +184,16 @@ def _with_answer(question: Question, record: Record, split: str, skipped: Skippe
         return [] if split == "train" else [question]
     if any(place and place[0] != start for place, (_, start) in zip(places, record.answers, strict=True)):
         skipped.keep(split, "an answer re-found elsewhere in its context", record.where)
+    spelled = [place and record.context[slice(*place)] for place in places]
+    # Predictions are cut from the context, and scores even out letter case and white space alone.
+    others = [
+        inside
+        for inside, given in zip(spelled, question.answers, strict=True)
+        if inside and inside.lower().split() != given.lower().split()
+    ]
     start, end = found
-    return [question._replace(start=start, answer=record.context[start:end])]
+    answers = tuple(dict.fromkeys([*question.answers, *others])) if others else question.answers
+    return [question._replace(answers=answers, start=start, answer=record.context[start:end])]
 
 
 def _place(context: str, text: str, stated: int) -> tuple[int, int] | None:
@@ -225,5 +235,6 @@ def _compatible(text: str) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _belongs_to_letter_before(letter: str) -> bool:
-    """Whether it is a combining mark, or a vowel or final consonant of a decomposed Korean syllable."""
-    return unicodedata.combining(letter) > 0 or "\u1160" <= letter <= "\u11ff"
+    """Whether it is a combining mark, a half-width voicing mark of Japanese, or a vowel or final consonant of
+    a decomposed Korean syllable."""
+    return unicodedata.combining(letter) > 0 or letter in "\uff9e\uff9f" or "\u1160" <= letter <= "\u11ff"

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.tasks.datasets import TaskDataset
 from data_pipelines.tasks.questions import QUESTION_COLUMNS, Question, questions_of_dataset, read_squad_file
 from data_pipelines.tasks.records import Columns, Skipped
+from electra_jax.finetuning.squad_metrics import squad_score
 from support.task_settings import write
 
 CONTEXT = "The cat sat. The dog sat on the cat's\n big Mat."
@@ -129,6 +130,24 @@ def test_a_misplaced_answer_is_searched_for(tmp_path, text, stated, start, found
             f"{split}: kept 1 example with an answer re-found elsewhere in its context, the first at "
             f"{tmp_path / 'a.json'}: data[0].paragraphs[0].qas[0]"
         ]
+
+
+@pytest.mark.parametrize(
+    ("context", "answers", "golds"),
+    [
+        ("Ärzte in München", ["Mu\u0308nchen"], ("Mu\u0308nchen", "München")),
+        ("in Mu\u0308nchen", ["münchen", "München"], ("münchen", "München", "Mu\u0308nchen")),
+        ("ｶﾞﾗｽ を 買う", ["ガラス"], ("ガラス", "ｶﾞﾗｽ")),
+        ("im Jahr ２０２４", ["2024", "２０２４"], ("2024", "２０２４")),
+        ("The Cat\n sat", ["the cat", "dog"], ("the cat", "dog")),
+    ],
+    ids=["composed", "decomposed", "narrow", "wide", "case"],
+)
+def test_a_prediction_is_right_as_the_context_spells_it(tmp_path, context, answers, golds):
+    content = squad(asked("1", *(answer(text, 0) for text in answers)), context=context)
+    [question], _ = read(tmp_path / "a.json", content, split="validation")
+    assert question.answers == golds
+    assert squad_score([question.answers], [question.answer]) == {"exact_match": 1.0, "f1": 1.0}
 
 
 def test_an_answer_that_is_not_in_the_context(tmp_path):
