@@ -6,6 +6,7 @@ other labels decide. Labels that config.task.labels lists are always classes.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,8 +59,8 @@ def spelling(label: Any, where: str) -> str | None:
 
 
 def identity(label: str) -> str:
-    """What two spellings of one class have in common: 1 and 1.0, true and True."""
-    label = label.strip()
+    """What two spellings of one class have in common: 1 and 1.0, true and True, two Unicode forms of é."""
+    label = unicodedata.normalize("NFC", label.strip())
     whole = re.fullmatch(r"([+-]?\d+)\.0+", label)
     if whole:
         return whole[1]
@@ -85,17 +86,18 @@ def listed_classes(labels: Sequence[str], *, tagging: bool) -> Classes:
 
 
 def found_classes(counts: Mapping[str, Counter[str]], *, tagging: bool) -> Classes:
-    """The classes of the training split, sorted, numbers by value.
+    """The classes of the training split, sorted, numbers by value. Of Unicode forms of a name the first is
+    taken.
 
     Args:
-      counts: split → spelling → how often it occurs; "train" must be among them.
+      counts: split → spelling → how often it occurs, in the order of the rows; "train" must be among them.
 
     Raises:
       ValueError: -1 may be a class or mean that there is no label.
     """
-    spellings: dict[str, set[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for label in counts["train"]:
-        spellings.setdefault(identity(label), set()).add(label)
+        spellings.setdefault(identity(label), []).append(label)
     others = {label for label in spellings if not is_placeholder(label)}
     not_labels, doubtful = _not_labels(others, tagging=tagging), set()
     for label in set(spellings) - others:
@@ -106,7 +108,7 @@ def found_classes(counts: Mapping[str, Counter[str]], *, tagging: bool) -> Class
         elif label not in CODES and label.lower() not in not_labels:
             doubtful.add(label)
     names = [
-        min(same, key=lambda name: (len(name), name))
+        min(same, key=_plainness)
         for label, same in spellings.items()
         if label in others or label.lower() not in not_labels
     ]
@@ -114,6 +116,12 @@ def found_classes(counts: Mapping[str, Counter[str]], *, tagging: bool) -> Class
     names.sort(key=lambda name: (float(name), name) if are_numbers else name)
     numbers = {identity(name): number for number, name in enumerate(names)}
     return Classes(tuple(names), numbers, not_labels, frozenset(doubtful))
+
+
+def _plainness(name: str) -> tuple[int, str]:
+    """Sorts 1 before 1.0, and leaves Unicode forms of one name in their order."""
+    composed = unicodedata.normalize("NFC", name)
+    return len(composed), composed
 
 
 def _is_number(label: str) -> bool:

@@ -1,6 +1,7 @@
 """Which values of labels are classes, and which mean that there is no label."""
 
 import json
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -140,6 +141,22 @@ def test_one_class_in_several_spellings(tmp_path):
     test = write(tmp_path / "b.jsonl", lines(True, False))
     data = load_task(classification(train=train, test=test, text="s", label="y"))
     assert data.labels == ("False", "True") and labels_of(data.splits["test"]) == [1, 0]
+
+
+@pytest.mark.parametrize("first", ["NFC", "NFD"])
+def test_one_class_in_two_unicode_forms(tmp_path, first):
+    """They look alike. The name is as the first row of them spells it."""
+    second = "NFD" if first == "NFC" else "NFC"
+    spelled = [unicodedata.normalize(form, "İyi") for form in (first, second)]
+    train = write(tmp_path / "a.jsonl", lines(spelled[0], "kötü", spelled[1]))
+    test = write(tmp_path / "b.jsonl", lines(spelled[1], unicodedata.normalize("NFD", "kötü")))
+    data = load_task(classification(train=train, test=test, text="s", label="y"))
+    assert set(data.labels) == {spelled[0], "kötü"}
+    good, bad = data.labels.index(spelled[0]), data.labels.index("kötü")
+    assert labels_of(data.splits["train"]) == [good, bad, good]
+    assert labels_of(data.splits["test"]) == [good, bad]
+    with pytest.raises(ValueError, match=r"config\.task\.labels: got .*, expected each label once"):
+        listed_classes(spelled, tagging=False)
 
 
 @pytest.mark.parametrize("code", [-1, "-1", "?", "_", None])
