@@ -15,9 +15,9 @@ VALIDATION = "validation"
 def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, list[Any]]:
     """The same splits with the share `fraction` of "train" moved to "validation".
 
-    The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts,
-    questions about the same context, and pairs for embeddings that have a text in common, also through other
-    pairs, stay together. Both splits keep the order of "train".
+    The examples are chosen at random, the same ones in every call. Those with the same text or pair of texts
+    in either order, questions about the same context, and pairs for embeddings that have a text in common,
+    also through other pairs, stay together. Both splits keep the order of "train".
 
     Raises:
       ValueError: `fraction` is not between 0 and 1, there is a validation split already, or the training
@@ -54,7 +54,10 @@ def with_validation(splits: dict[str, list[Any]], fraction: float) -> dict[str, 
 def _text_of(example: Any) -> Any:
     if isinstance(example, Question):
         return example.context
-    return example.words if isinstance(example, TaggedExample) else (example.text, example.pair)
+    if isinstance(example, TaggedExample):
+        return example.words
+    # A pair is also trained on in the other order: as a row of a file, or by config.task.swaps_pairs.
+    return (example.text,) if example.pair is None else tuple(sorted((example.text, example.pair)))
 
 
 def _joined(examples: list[EmbeddingExample]) -> list[str]:

@@ -39,6 +39,19 @@ def test_the_same_text_is_in_one_split_only(tmp_path):
     assert (len(texts["train"]), len(splits["validation"])) == (7, 18)
 
 
+def test_a_pair_and_the_same_in_the_other_order_are_in_one_split_only(tmp_path):
+    pairs = [(f"one {number}", f"two {number}") for number in range(10)]
+    rows = "".join(f"{a}\t{b}\t1\n{b}\t{a}\t0\n" for a, b in pairs)
+    train = write(tmp_path / "train.tsv", f"text\tpair\tlabel\n{rows}")
+    splits = load(train, 0.3, pair="pair").splits
+    found = {
+        split: {frozenset((example.text, example.pair)) for example in examples}
+        for split, examples in splits.items()
+    }
+    assert not found["train"] & found["validation"]
+    assert (len(splits["train"]), len(splits["validation"])) == (14, 6)
+
+
 def test_a_test_split_stays(tmp_path):
     train = table(tmp_path, ["one", "two", "three", "four"])
     splits = load(train, 0.25, test=train).splits
