@@ -110,13 +110,17 @@ def load_pretrained(flag: str, name: str) -> Pretrained:
 
 
 def best_model(models: Sequence[Path]) -> Path:
-    """Of the models of a fine-tuning, one for each encoder, the one with the best first metric; a line on
-    stderr names it if there are several."""
+    """Of the models of a fine-tuning, one for each encoder, the one with the best first metric, of equals the
+    first; a line on stderr names it if there are several. Later metrics, which may be of a test split, choose
+    none."""
     metrics = {model: read_json(model / MODEL_FILE, {"metrics": {str: float}})["metrics"] for model in models}
     name = next(iter(metrics[models[0]]))
-    best = max(models, key=lambda model: tuple(metrics[model].values()))  # a later metric decides a tie
+    values = [metrics[model][name] for model in models]
+    value = max(values)
+    best, num_equal = models[values.index(value)], values.count(value)
     if len(models) > 1:
-        print(f"{best}: of {len(models)} models the best {name}, {metrics[best][name]:.3f}", file=sys.stderr)
+        tie = f", the first of {num_equal} with that value" if num_equal > 1 else ""
+        print(f"{best}: of {len(models)} models the best {name}, {value:.3f}{tie}", file=sys.stderr)
     return best
 
 

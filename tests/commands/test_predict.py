@@ -212,12 +212,15 @@ def test_of_several_fine_tuned_models_the_best_is_taken(tmp_path, capsys):
     assert best_model(models[:1]) == models[0] and capsys.readouterr().err == ""
 
 
-def test_a_later_metric_decides_a_tie(tmp_path, capsys):
+def test_of_models_with_the_same_first_metric_the_first_is_taken(tmp_path, capsys):
     models = [tmp_path / name for name in "abc"]
-    for model, f1 in zip(models, (0.1, 0.3, 0.2), strict=True):
+    for model, value, other in zip(models, (0.25, 0.5, 0.5), (0.7, 0.1, 0.9), strict=True):
         model.mkdir()
-        (model / "model.json").write_text(json.dumps({"metrics": {"accuracy": 0.5, "macro_f1": f1}}))
-    assert best_model(models) == models[1] and "the best accuracy, 0.500" in capsys.readouterr().err
+        metrics = {"validation/accuracy": value, "test/accuracy": other}
+        (model / "model.json").write_text(json.dumps({"metrics": metrics}))
+    assert best_model(models) == models[1]
+    best = f"{models[1]}: of 3 models the best validation/accuracy, 0.500, the first of 2 with that value\n"
+    assert capsys.readouterr().err == best
 
 
 def test_a_fine_tuning_without_a_finished_model_is_told_so(tmp_path):
