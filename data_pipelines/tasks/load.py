@@ -85,7 +85,7 @@ def load_task(task: dict[str, Any]) -> TaskData:
         if not examples:
             raise ValueError(
                 f"config.task: no example is left in {split}, expected some; "
-                f"{'; '.join(skipped.sentences()) or 'it has no rows'}; check its text and label columns"
+                f"{'; '.join(skipped.reasons(split)) or 'it has no rows'}; check its text and label columns"
             )
     if task["validation_fraction"]:
         splits = with_validation(splits, task["validation_fraction"])

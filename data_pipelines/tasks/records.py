@@ -56,6 +56,10 @@ class Skipped:
         """Count one example that is used in spite of `reason`."""
         self._count(split, "kept", reason, where)
 
+    def reasons(self, split: str) -> list[str]:
+        """The sentences on skipped examples of a split."""
+        return [text for text in self.sentences() if text.startswith(f"{split}: skipped ")]
+
     def sentences(self) -> list[str]:
         """One sentence per split and reason."""
         return [

@@ -297,7 +297,7 @@ def _sentences(source: Source, wanted: Wanted) -> Iterator[Unlabelled]:
     skipped = Skipped()
     with _as_file(source) as path:
         sentences = read_sentences(path, Columns(wanted.text, "", wanted.tags), "test", skipped)
-    problems = [text for text in skipped.sentences() if ": skipped " in text]
+    problems = skipped.reasons("test")
     if problems:
         raise ValueError(
             f"{source.name}: got sentences that cannot be read ({problems[0]}); correct the file"

@@ -235,6 +235,18 @@ def test_questions_of_files(tmp_path):
     ]
 
 
+def test_a_split_without_rows_has_no_reasons_of_other_splits(tmp_path):
+    train = write(tmp_path / "train.tsv", "s\ty\none\t1\n\t1\ntwo\t0\n")
+    for text, reason in (
+        ("s\ty\n", "it has no rows"),
+        ("s\ty\n\t1\n", "test: skipped 1 example with an empty text, .*2"),
+    ):
+        test = write(tmp_path / "test.tsv", text)
+        message = rf"^config\.task: no example is left in test, expected some; {reason}; check its text and "
+        with pytest.raises(ValueError, match=message):
+            load_task(classification(train=train, test=test, text="s", label="y"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
