@@ -60,8 +60,8 @@ def main() -> None:
         runs = workdir / budgets[0].folder if budgets else workdir
         config = ConfigDict(with_values_of_data(FLAGS.config.to_dict(), runs))
         run, lengths = (learning_curves, budgets) if budgets else (compare, num_seeds)
-        lines = run(FLAGS.suite, config, lengths, variants, judges, workdir, check)
-        print("\n".join(lines))
+        for line in run(FLAGS.suite, config, lengths, variants, judges, workdir, check):
+            print(line)
     print(workdir / kind.files[0])
 
 

@@ -11,7 +11,6 @@ The first pre-trains with each objective of the configuration, with equal FLOPs,
 and a randomly initialised one on every task; --pretrainings sets the seeds of pre-training. The second takes
 existing encoders. With --sweep=optimizer.learning_rate=1e-3,3e-3 each has its best settings on each task.
 The others train no encoder: electra_jax/minimal_pairs/README.md and electra_jax/frozen_features/README.md.
-
 The same command again resumes. --workdir gets NAME.json with the numbers of the table, plots, and the rest.
 """
 
@@ -20,7 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipelines.path_flags import FILE, NAME, NEW_FILE
-from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits
+from electra_jax.comparison.downstream import check_tasks, evaluate_on_tasks, pretrained_inits, raise_diverged
 from electra_jax.comparison.tables import EVALUATION_FILE, EVALUATION_RESULTS, write_evaluation
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.flags import run_command
@@ -60,7 +59,8 @@ def main() -> None:
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, range(num_seeds), FLAGS.sweep)
         check()
         print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json)))
-    print(workdir / EVALUATION_FILE)
+        print(workdir / EVALUATION_FILE)
+        raise_diverged(evaluation.diverged)
 
 
 def define_more_flags() -> None:

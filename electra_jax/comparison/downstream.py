@@ -10,7 +10,7 @@ from electra_jax.configuration.checks import of_task
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
 from electra_jax.finetuning.encoders import RANDOM
-from electra_jax.finetuning.experiment import Plan, finetune, open_task
+from electra_jax.finetuning.experiment import DivergedError, Plan, finetune, open_task
 from electra_jax.finetuning.experiment_directory import read_results, recorded_metrics
 from electra_jax.finetuning.experiment_runs import SEED, run_of
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
@@ -22,9 +22,11 @@ FOLDER = "finetuning"  # of the workdir: holds a folder for each task
 class Evaluation(NamedTuple):
     """Encoders on several tasks."""
 
-    results: list[Result]  # one per encoder and seed, with metrics "task metric"
+    # One per encoder and seed, with metrics "task metric"; those of runs that diverged are missing.
+    results: list[Result]
     settings: dict[str, dict[str, Settings]]  # task → encoder → its best settings of the sweep
     steps: dict[str, int]  # encoder → the step of the checkpoint that it comes from
+    diverged: tuple[str, ...] = ()  # for each task with runs that diverged, which and why
 
 
 def load_tasks(recipe: str | None) -> dict[str, dict[str, Any]]:
@@ -67,8 +69,9 @@ def evaluate_on_tasks(
 ) -> Evaluation:
     """Fine-tune every encoder on every task from every seed, with every combination of `sweep`.
 
-    Each encoder has on each task the settings with the best median of the task's first metric. The runs of a
-    task are in finetuning/TASK of `workdir`; finished ones are kept.
+    Each encoder has on each task the settings with the best median of the task's first metric; see
+    `best_settings`. The runs of a task are in finetuning/TASK of `workdir`; finished ones are kept. Runs that
+    diverge stop neither the others nor other tasks: `Evaluation.diverged` names them.
 
     Args:
       tasks: name → configuration of fine-tuning.
@@ -76,10 +79,11 @@ def evaluate_on_tasks(
       sweep: words for `parse_sweep`.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `finetune`, `parse_sweep`.
+      ValueError, OSError: see `finetune`, `parse_sweep`.
     """
-    metrics: dict[tuple[str, int], dict[str, float]] = {}
+    metrics: dict[tuple[str, int], dict[str, float]] = {(name, seed): {} for name in inits for seed in seeds}
     chosen: dict[str, dict[str, Settings]] = {}
+    diverged: list[str] = []
     names = {init: name for name, init in inits.items()}
     plans = {task: Plan(list(names), seeds, parse_sweep(sweep, config)) for task, config in tasks.items()}
     steps: dict[str, int] = {}  # one for all tasks, also if an encoder is trained further meanwhile
@@ -87,15 +91,22 @@ def evaluate_on_tasks(
         steps = _steps_of(read_results(workdir / FOLDER / task)) | steps
     for task, plan in plans.items():
         print(f"fine-tuning: {task}", file=sys.stderr)
-        results = finetune(tasks[task], workdir / FOLDER / task, plan._replace(steps=steps))
+        try:
+            results = finetune(tasks[task], workdir / FOLDER / task, plan._replace(steps=steps))
+        except DivergedError as error:
+            results = error.results
+            diverged.append(f"task {task}: {error.summary}")
+        if not results:
+            continue
         steps = _steps_of(results) | steps
         shown = reported_metrics(results, recorded_metrics(workdir / FOLDER / task))
         for result in best_settings(results, shown[0]):
             name = names[result.model]
             values = {f"{task} {metric}": result.metrics[metric] for metric in shown}
-            metrics[name, result.seed] = metrics.get((name, result.seed), {}) | values
+            metrics[name, result.seed] |= values
             chosen.setdefault(task, {})[name] = dict(result.settings)
-    return Evaluation([Result(name, seed, values) for (name, seed), values in metrics.items()], chosen, steps)
+    evaluated = [Result(name, seed, values) for (name, seed), values in metrics.items()]
+    return Evaluation(evaluated, chosen, steps, tuple(diverged))
 
 
 def _steps_of(results: Sequence[Result]) -> dict[str, int]:
@@ -130,8 +141,9 @@ def add_downstream_metrics(
     workdir: Path,
     num_seeds: int,
     random_starts: Mapping[str, str],
-) -> list[Result]:
-    """The results of a suite's runs with their metrics on tasks, and results of random initialisations.
+) -> tuple[list[Result], tuple[str, ...]]:
+    """The results of a suite's runs with their metrics on tasks, then those of random initialisations; and
+    `Evaluation.diverged`.
 
     Seed s of the fine-tuning starts from the run of seed s.
 
@@ -139,7 +151,7 @@ def add_downstream_metrics(
       random_starts: name of newly initialised weights → the variant whose shapes they have.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `evaluate_on_tasks`.
+      ValueError, OSError: see `evaluate_on_tasks`.
     """
     names = models_of(results)
     inits = {name: f"{workdir}/{name}/seed_{SEED}" for name in names}
@@ -150,4 +162,14 @@ def add_downstream_metrics(
     for result in results:
         metrics = result.metrics | downstream.pop((result.model, result.seed))
         extended.append(result._replace(metrics=metrics))
-    return extended + [Result(name, seed, metrics) for (name, seed), metrics in downstream.items()]
+    random = [Result(name, seed, metrics) for (name, seed), metrics in downstream.items()]
+    return extended + random, evaluation.diverged
+
+
+def raise_diverged(causes: Sequence[str]) -> None:
+    """Raises FloatingPointError with the causes in `Evaluation.diverged`, if there are any."""
+    if causes:
+        raise FloatingPointError(
+            "\n".join(causes) + "\nAll other runs are kept, and the same command tries these again. Give the "
+            "task other settings in another --workdir; electra_jax.evaluate also takes more with --sweep."
+        )

@@ -29,17 +29,17 @@ class Judges(NamedTuple):
 
     def on_tasks(
         self, results: Sequence[Result], workdir: Path, num_seeds: int, random_starts: Mapping[str, str]
-    ) -> list[Result]:
+    ) -> tuple[list[Result], tuple[str, ...]]:
         """The results of the runs MODEL/seed_SEED in `workdir` with their metrics on tasks, then those of
-        newly initialised weights.
+        newly initialised weights; and the causes for `raise_diverged`.
 
         Args:
           results: of all the same seeds.
           random_starts: name of newly initialised weights → the model whose shapes they have.
 
         Raises:
-          ValueError, OSError, FloatingPointError: see `add_downstream_metrics`.
+          ValueError, OSError: see `add_downstream_metrics`.
         """
         if not self.tasks:
-            return list(results)
+            return list(results), ()
         return add_downstream_metrics(results, self.tasks, workdir, num_seeds, random_starts)

@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.budgets import Budget, with_budget
 from electra_jax.comparison.curve_plots import plot_curves
-from electra_jax.comparison.downstream import FOLDER
+from electra_jax.comparison.downstream import FOLDER, raise_diverged
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import plan_suite, pretrain_suite
 from electra_jax.comparison.suites import SUITES
@@ -54,10 +54,12 @@ def learning_curves(
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
+      FloatingPointError: after the last line, if runs diverged on tasks.
     """
     suite, curves, random = SUITES[suite_name], {}, {}
     contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
     notes: list[str] = []
+    diverged: list[str] = []
     for budget in budgets:  # what is wrong with any of them is found before any training
         plan_suite(suite, with_budget(config, budget.tokens), workdir / budget.folder, budget.seeds, variants)
     for budget in budgets:
@@ -72,7 +74,8 @@ def learning_curves(
         starts = {
             name: f"{budgets[0].folder}/{variant}" for name, variant in suite.random_starts(names).items()
         }
-        judged = judges.on_tasks(placed, workdir, budget.seeds, starts)
+        judged, causes = judges.on_tasks(placed, workdir, budget.seeds, starts)
+        diverged += causes
         curves[budget] = [
             result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
             for result in judged[: len(placed)]
@@ -87,6 +90,7 @@ def learning_curves(
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs"
     yield from _tables(curves, [*random.values()])
     yield from dict.fromkeys(notes)
+    raise_diverged(diverged)
 
 
 def _tables(curves: dict[Budget, list[Result]], random: Sequence[Result]) -> Iterator[str]:

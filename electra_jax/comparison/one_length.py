@@ -1,10 +1,11 @@
 """A comparison of a suite's variants with one number of FLOPs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import config_dict
 
+from electra_jax.comparison.downstream import raise_diverged
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
@@ -21,8 +22,8 @@ def compare(
     judges: Judges,
     workdir: Path,
     check: Check,
-) -> list[str]:
-    """Train and judge the variants, write comparison.json and its picture; the lines for the terminal.
+) -> Iterator[str]:
+    """Train and judge the variants, write comparison.json and its picture; yield the lines for the terminal.
 
     Args:
       config: the recipe, with sizes and steps.
@@ -30,11 +31,14 @@ def compare(
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
+      FloatingPointError: after the last line, if runs diverged on tasks.
     """
     suite = SUITES[suite_name]
     results = pretrain_suite(suite, config, workdir, num_seeds, variants)
     random_starts = suite.random_starts(models_of(results))
     results, notes = judges.on_pairs(results, workdir, check)
-    results = judges.on_tasks(results, workdir, num_seeds, random_starts)
+    results, diverged = judges.on_tasks(results, workdir, num_seeds, random_starts)
     check()
-    return [*write_comparison(suite_name, config, results, workdir), *notes]
+    yield from write_comparison(suite_name, config, results, workdir)
+    yield from notes
+    raise_diverged(diverged)

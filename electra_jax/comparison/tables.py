@@ -73,12 +73,12 @@ def write_evaluation(
 ) -> Iterator[str]:
     """Write evaluation.json, the same to `json` if it is not "", and one plot per metric; yield the lines for
     the terminal."""
-    results, settings, steps = evaluation
-    starts = {"starts": inits, "start_steps": steps}
+    results, settings = evaluation.results, evaluation.settings
+    starts = {"starts": inits, "start_steps": evaluation.steps}
     contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
     for path in filter(None, (workdir / EVALUATION_FILE, json)):
         write_json(Path(path), contents, makes_directories=True)
-    metrics = list(results[0].metrics)
+    metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
     for metric in metrics:
         name = metric.replace(" ", "_").replace("/", "_")
         plot(results, [metric], workdir / PLOTS / f"{name}.png")

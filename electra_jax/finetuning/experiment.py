@@ -69,14 +69,13 @@ class Plan(NamedTuple):
 
 
 class DivergedError(FloatingPointError):
-    """Some runs of a plan diverged. The others are done: `results`, in plan order."""
+    """Some runs of a plan diverged, as `summary` says. The others are done: `results`, in plan order."""
 
     def __init__(self, causes: Sequence[str], num_runs: int, results: list[Result]):
         self.results = results
-        super().__init__(
-            "\n".join([f"{len(causes)} of {num_runs} runs diverged and have no result:", *causes])
-            + "\nThe other runs are kept. Add settings with --sweep, or use another --workdir."
-        )
+        self.summary = "\n".join([f"{len(causes)} of {num_runs} runs diverged and have no result:", *causes])
+        advice = "The other runs are kept. Add settings with --sweep, or use another --workdir."
+        super().__init__(f"{self.summary}\n{advice}")
 
 
 def finetune(config: dict[str, Any], workdir: Path, plan: Plan) -> list[Result]:

@@ -52,26 +52,26 @@ class Interval(NamedTuple):
 def values_by_model(results: Sequence[Result], metric: str) -> dict[str, dict[int, float]]:
     """Model → seed → value, seeds ascending, models in the order of their first result.
 
-    Models that do not have the metric are left out.
+    Models that do not have the metric from all their seeds are left out: where runs diverged, figures of the
+    others could not be compared with those of other models.
 
     Raises:
-      ValueError: no results, two results of one model and seed, or a metric that no model has, or that a
-        model has for some of its seeds only.
+      ValueError: no results, two results of one model and seed, or a metric that no result has.
     """
     if not results:
         raise ValueError("expected at least one result, got none.")
-    models_with_metric = {result.model for result in results if metric in result.metrics}
-    values: dict[str, dict[int, float]] = {}
+    if not any(metric in result.metrics for result in results):
+        model, seed, metrics, *_ = results[0]
+        raise ValueError(f"{model}, seed {seed}: expected metric {metric}, got {', '.join(metrics)}.")
+    values: dict[str, dict[int, float]] = {model: {} for model in models_of(results)}
+    incomplete = {result.model for result in results if metric not in result.metrics}
     for result in sorted(results, key=lambda result: result.seed):
-        model, seed, metrics = result.model, result.seed, result.metrics
-        if metric not in metrics and (model in models_with_metric or not models_with_metric):
-            raise ValueError(f"{model}, seed {seed}: expected metric {metric}, got {', '.join(metrics)}.")
-        if model not in models_with_metric:
+        if result.model in incomplete:
             continue
-        if seed in values.setdefault(model, {}):
-            raise ValueError(f"{model}: expected one result a seed, got two of seed {seed}.")
-        values[model][seed] = metrics[metric]
-    return {model: values[model] for model in models_of(results) if model in models_with_metric}
+        if result.seed in values[result.model]:
+            raise ValueError(f"{result.model}: expected one result a seed, got two of seed {result.seed}.")
+        values[result.model][result.seed] = result.metrics[metric]
+    return {model: by_seed for model, by_seed in values.items() if by_seed}
 
 
 def models_of(results: Sequence[Result]) -> list[str]:

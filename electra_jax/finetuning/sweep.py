@@ -85,14 +85,15 @@ def by_setting(results: Sequence[Result]) -> list[Result]:
 
 
 def best_settings(results: Sequence[Result], metric: str) -> list[Result]:
-    """Each model's results with its best settings: the highest median of `metric`, the earlier one of
-    equals."""
-    best: dict[str, tuple[float, Settings]] = {}
+    """Each model's results with its best settings: of those with results from the most seeds, since runs may
+    have diverged, the highest median of `metric`, the earlier one of equals."""
+    best: dict[str, tuple[tuple[int, float], Settings]] = {}
     for result in results:
         same = [other for other in results if _combination(other) == _combination(result)]
-        median = summarize(same, metric)[result.model].median
-        if result.model not in best or median > best[result.model][0]:
-            best[result.model] = (median, result.settings)
+        summary = summarize(same, metric)[result.model]
+        rank = (summary.count, summary.median)
+        if result.model not in best or rank > best[result.model][0]:
+            best[result.model] = (rank, result.settings)
     return [result for result in results if result.settings == best[result.model][1]]
 
 

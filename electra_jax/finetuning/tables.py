@@ -29,7 +29,8 @@ def results_table(
 ) -> list[str]:
     """Lines of a Markdown table: one row per model with the median (lowest–highest) of each metric.
 
-    A model that does not have a metric has "–" in its column.
+    A model that does not have a metric has "–" in its column, with the number of seeds if it has it from some
+    of its seeds.
 
     Args:
       with_differences: also give, of two or more models, the mean difference of each to the first, over the
@@ -47,7 +48,7 @@ def results_table(
         summaries = summarize(results, metric)
         header.append(metric)
         for row, model in zip(rows, models, strict=True):
-            row.append(_summary_cell(summaries.get(model)))
+            row.append(_summary_cell(results, summaries.get(model), model, metric))
         if with_differences:
             values = values_by_model(results, metric)
             header.append(f"{metric}, mean difference to {models[0]}{_interval_title(values, models)}")
@@ -56,8 +57,11 @@ def results_table(
     return markdown_table(header, rows)
 
 
-def _summary_cell(summary: Summary | None) -> str:
-    return f"{summary.median:.3f} ({summary.low:.3f}–{summary.high:.3f})" if summary else MISSING
+def _summary_cell(results: Sequence[Result], summary: Summary | None, model: str, metric: str) -> str:
+    if summary:
+        return f"{summary.median:.3f} ({summary.low:.3f}–{summary.high:.3f})"
+    found = [metric in result.metrics for result in results if result.model == model]
+    return f"{MISSING} ({sum(found)} of {len(found)} seeds)" if any(found) else MISSING
 
 
 def _pairs(values: dict[str, dict[int, float]], model: str, first: str) -> list[tuple[float, float]]:

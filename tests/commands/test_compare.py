@@ -146,7 +146,7 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     def evaluate_on_tasks(tasks, workdir, named, seeds):
         inits.update(named)
         results = [Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds]
-        return Evaluation(results, {}, {})
+        return Evaluation(results, {}, {}, ("task f1: of another run",))
 
     monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
     config = sized("configs/debug.py:model=mcl")
@@ -170,7 +170,8 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     with pytest.raises(ValueError, match=r"^--variants: got std, soup, expected some of rtd, rtd_std, "):
         pretrain_suite(SUITES["courses"], config, tmp_path, 1, ["std", "rtd", "soup"])
 
-    results = add_downstream_metrics(results, {}, tmp_path, 1, {"random": "rtd"})
+    results, diverged = add_downstream_metrics(results, {}, tmp_path, 1, {"random": "rtd"})
+    assert diverged == ("task f1: of another run",)
     *results_of_runs, random = results
     assert all(list(result.metrics) == ["mlm_loss", "rtd_auc", "task f1"] for result in results_of_runs)
     assert random == Result("random", 0, {"task f1": 0.25})

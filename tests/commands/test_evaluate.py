@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from electra_jax.comparison import downstream, pretraining
-from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks
+from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks, raise_diverged
 from electra_jax.comparison.equal_flops import equal_steps
 from electra_jax.comparison.pretraining import pretrain_objectives
 from electra_jax.comparison.suites import objective
@@ -15,6 +15,7 @@ from electra_jax.comparison.tables import write_evaluation
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.finetuning.experiment import DivergedError
 from electra_jax.finetuning.results import Result
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.objectives.electra import electra_flops
@@ -200,7 +201,8 @@ def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path
 
     monkeypatch.setattr(downstream, "finetune", finetune)
     sweep = ["optimizer.learning_rate=2.0,3.0"]
-    results, chosen, _ = evaluate_on_tasks(tasks, tmp_path, {"X": "x", "Y": "y"}, [0, 1], sweep)
+    evaluation = evaluate_on_tasks(tasks, tmp_path, {"X": "x", "Y": "y"}, [0, 1], sweep)
+    results, chosen = evaluation.results, evaluation.settings
     rate = lambda value: {"optimizer.learning_rate": value}
     assert chosen == {"a": {"X": rate(2.0), "Y": rate(3.0)}, "b": {"X": rate(3.0), "Y": rate(3.0)}}
     assert results[:2] == [
@@ -208,6 +210,53 @@ def test_every_encoder_gets_its_best_settings_of_the_sweep(monkeypatch, tmp_path
         Result("X", 1, {"a f1": 1.0, "a accuracy": 20.0, "b f1": 1.0, "b accuracy": 30.0}),
     ]
     assert [(result.model, result.seed) for result in results] == [("X", 0), ("X", 1), ("Y", 0), ("Y", 1)]
+
+
+def test_runs_that_diverge_stop_no_task_and_no_table(monkeypatch, tmp_path):
+    tasks = {task: {"task": {"metrics": ("f1",)}} for task in ("all", "some", "none")}
+    lost = {"all": {"x", "y"}, "some": {"y"}, "none": set()}
+
+    def finetune(config, workdir, plan):
+        workdir.mkdir(parents=True)
+        (workdir / "config.json").write_text(json.dumps({"config": config}))
+        bad, runs = lost[workdir.name], [(init, seed) for init in plan.inits for seed in plan.seeds]
+        kept = [run for run in runs if run[0] not in bad or (workdir.name == "some" and run[1])]
+        results = [Result(init, seed, {"f1": 0.5 + seed / 4}) for init, seed in kept]
+        if bad:
+            raise DivergedError([f"{workdir.name}: the loss is nan."], len(runs), results)
+        return results
+
+    monkeypatch.setattr(downstream, "finetune", finetune)
+    inits = {"X": "x", "Y": "y"}
+    evaluation = evaluate_on_tasks(tasks, tmp_path, inits, [0, 1, 2])
+    lines = list(write_evaluation({"tasks": {}}, inits, evaluation, tmp_path))
+    assert [line.split(" | ")[2::2] for line in lines[2:]] == [
+        ["0.750 (0.500–1.000)", "0.750 (0.500–1.000)"],
+        ["– (2 of 3 seeds)", "0.750 (0.500–1.000)"],
+    ]
+    written = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert [len(one["metrics"]) for one in written] == [2, 2, 2, 1, 2, 2]
+    with pytest.raises(FloatingPointError) as error:
+        raise_diverged(evaluation.diverged)
+    assert str(error.value).splitlines()[:4] == [
+        "task all: 1 of 6 runs diverged and have no result:",
+        "all: the loss is nan.",
+        "task some: 1 of 6 runs diverged and have no result:",
+        "some: the loss is nan.",
+    ]
+    raise_diverged(())
+
+
+def test_without_any_result_there_is_still_a_table(monkeypatch, tmp_path):
+    def finetune(config, workdir, plan):
+        raise DivergedError(["the loss is nan."], 2, [])
+
+    monkeypatch.setattr(downstream, "finetune", finetune)
+    tasks, inits = {"one": {"task": {"metrics": ()}}}, {"X": "x", "Y": "y"}
+    evaluation = evaluate_on_tasks(tasks, tmp_path, inits, [0])
+    lines = list(write_evaluation({"tasks": {}}, inits, evaluation, tmp_path))
+    assert lines[2:] == ["| X | 1 |", "| Y | 1 |"] and len(evaluation.diverged) == 1
+    assert (tmp_path / "evaluation.json").is_file()
 
 
 def test_figures_plots_and_table_are_written(tmp_path):

@@ -136,6 +136,24 @@ def test_every_point_is_a_run_of_its_own_and_random_weights_are_shared(fakes, tm
     assert (tmp_path / "curves.png").is_file()
 
 
+def test_a_run_that_diverges_on_a_task_stops_no_number_of_tokens(fakes, monkeypatch, tmp_path):
+    def evaluate_on_tasks(tasks, workdir, inits, seeds):
+        found = [Result(name, seed, {"cola mcc": 0.5} if seed else {}) for name in inits for seed in seeds]
+        return Evaluation(found, {}, {}, (f"task cola: of {len(seeds)} seeds the first diverged",))
+
+    monkeypatch.setattr(downstream, "evaluate_on_tasks", evaluate_on_tasks)
+    lines, judges = [], Judges({"cola": {}}, (), 0)
+    running = learning_curves.learning_curves(
+        "objectives", RECIPE, [Budget(3_200, 3), Budget(6_400, 2)], ("electra",), judges, tmp_path, str
+    )
+    with pytest.raises(FloatingPointError, match="of 3 seeds the first diverged\ntask cola: of 2 seeds the"):
+        for line in running:
+            lines.append(line)
+    assert lines[-1].startswith("| 0.0064 M tokens, electra | 2 | – (1 of 2 seeds)")
+    contents = json.loads((tmp_path / "curves.json").read_text())
+    assert [len(point["results"]) for point in contents["points"]] == [3, 2]
+
+
 def test_points_before_a_failure_are_kept(fakes, tmp_path):
     with pytest.raises(FloatingPointError, match="diverged"):
         curves(tmp_path, [Budget(3_200, 1), Budget(3_200_000, 1)], {})

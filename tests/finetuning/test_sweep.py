@@ -84,3 +84,9 @@ def test_each_model_gets_the_setting_with_its_best_median():
         "| b num_epochs=3 | 3 | 0.200 (0.200–0.200) |",
         "| b num_epochs=10 | 3 | 0.200 (0.200–0.200) |",
     ]
+
+
+def test_settings_with_results_from_all_seeds_come_first():
+    results = results_of("a", {3: (0.9, 0.9), 10: (0.2, 0.2, 0.2), 20: (0.3, 0.3, 0.3), 30: (0.8,)})
+    assert best_settings(results, "f1") == results[5:8]
+    assert best_settings(results[:2] + results[8:], "f1") == results[:2]

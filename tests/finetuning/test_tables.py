@@ -46,6 +46,15 @@ def test_table_compares_with_the_first_model_over_common_seeds():
     )
 
 
+def test_a_model_that_lacks_a_metric_from_some_seeds_has_no_median_of_the_others():
+    results = results_of({"base": [0.5] * 3, "ours": [0.75] * 3})
+    results[4] = Result("ours", 1, {})  # it diverged
+    expected = ["| base | 3 | 0.500 (0.500–0.500) |  |", "| ours | 3 | – (2 of 3 seeds) | – |"]
+    assert results_table(results, ["accuracy"])[2:] == expected
+    none_is_whole = results_table(results[3:], ["accuracy"])
+    assert none_is_whole[2:] == ["| ours | 3 | – (2 of 3 seeds) |"]
+
+
 def test_a_metric_that_a_model_does_not_have_is_a_dash():
     results = [
         *results_of({"base": [0.5] * 3}, "f1"),
