@@ -30,14 +30,12 @@ GLOBAL_AND_LOCAL = {
 }
 NUM_STEPS = 3
 ROTARY = modern_section()["rotary"] | {"attention_output_dropout": 0.2}
-# Name: (config.model, config.objective).
+# Name: (config.model, config.objective). Each objective once, and each model.
 FAMILIES = {
-    "electra": (model_section(**ONE_LAYER), objective_section()),
-    "electra with relative bias": (relative_section(**ONE_LAYER), objective_section()),
     "unigram": (model_section(**ONE_LAYER), objective_section(generator="unigram")),
-    "mlm": (model_section(**ONE_LAYER), objective_section("mlm")),
+    "mlm with relative bias": (relative_section(**ONE_LAYER), objective_section("mlm")),
     "deberta_v3": (deberta_section(), objective_section("deberta_v3")),
-    "modernbert": (modern_section(rotary=ROTARY, **GLOBAL_AND_LOCAL), objective_section()),
+    "electra with modernbert": (modern_section(rotary=ROTARY, **GLOBAL_AND_LOCAL), objective_section()),
     "mcl": (
         model_section(**ONE_LAYER),
         objective_section("mcl", std_weight=5.0, itd_weight=5.0, re_rtd_weight=5.0, re_std_weight=5.0),
@@ -80,25 +78,29 @@ def check_same(got, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "mcl"])  # it is among those below
 def test_losses_and_metrics_do_not_depend_on_the_number_of_microbatches(family):
     check_same(windows(family, 4), windows(family, 1))
 
 
-# With and without data shards (`make_accumulation`).
+# Microbatches with and without data shards (`make_accumulation`). With a row on each of eight shards there is
+# nothing to divide into microbatches.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "sizes"), [("mcl", (2, 1, 1)), ("mcl", (1, 2, 1)), ("modernbert", (2, 2, 2))]
+    ("family", "num_microbatches", "sizes"),
+    [
+        ("mcl", 4, (2, 1, 1)),
+        ("electra with modernbert", 2, (2, 2, 2)),
+        ("electra with modernbert", 1, (2, 4, 1)),
+    ],
 )
-def test_losses_and_metrics_do_not_depend_on_mesh_and_number_of_microbatches_together(family, sizes):
-    check_same(windows(family, 2, sizes), windows(family, 1))
-
-
-# With a row on each of eight shards there is nothing to divide into microbatches.
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1)])
-def test_modernbert_does_not_depend_on_the_mesh(sizes):
-    check_same(windows("modernbert", 1, sizes), windows("modernbert", 1))
+def test_losses_and_metrics_do_not_depend_on_mesh_and_number_of_microbatches_together(
+    family, num_microbatches, sizes
+):
+    check_same(windows(family, num_microbatches, sizes), windows(family, 1))
 
 
 def test_the_noise_matters():
-    one, other = (windows("electra", 1, **changes)[0] for changes in ({}, {"hidden_dropout": 0.0}))
-    assert other["gradient_norm"] / one["gradient_norm"] == pytest.approx(1.046, abs=0.01)
+    family = "mlm with relative bias"
+    one, other = (windows(family, 1, **changes)[0] for changes in ({}, {"hidden_dropout": 0.0}))
+    assert other["gradient_norm"] / one["gradient_norm"] == pytest.approx(0.903, abs=0.01)
