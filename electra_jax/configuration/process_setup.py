@@ -1,10 +1,12 @@
-"""What every command sets in its process before it works: quiet libraries, memory, and Python's search for
-cycles."""
+"""What every command sets in its process before it works: quiet libraries, random numbers, memory, and
+Python's search for cycles."""
 
 import gc
 import logging as standard_logging
 import os
+import sys
 
+import jax
 from absl import logging
 
 from electra_jax.distributed.chips import GPU_MEMORY_FRACTION
@@ -13,11 +15,19 @@ from electra_jax.training.host_memory import keep_freed_memory, limit_arenas
 THRESHOLDS = 200_000, 50, 100  # of the three generations: gc.set_threshold
 MEMORY_FRACTION = "XLA_CLIENT_MEM_FRACTION"
 FORMER_NAME = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # JAX still reads it, and refuses both together
+# They decide which masks and samples are drawn from a key: those of JAX's defaults, with which runs are
+# recorded, tested and resumed.
+RANDOM_NUMBERS = {
+    "jax_enable_x64": False,
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+}
 
 
 def prepare_process() -> None:
     """Call it before JAX starts its back ends."""
     silence_libraries()
+    draw_as_recorded()
     use_gpu_memory_as_planned()
     limit_arenas()
     keep_freed_memory()
@@ -28,6 +38,16 @@ def silence_libraries() -> None:
     """Keep quiet what is also raised: Orbax reports every rename, and each array that a full disk rejects."""
     logging.set_verbosity(logging.FATAL)
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+
+
+def draw_as_recorded() -> None:
+    """Let the environment change no random number, and say so in a line where it would have."""
+    changed = {name: value for name, value in RANDOM_NUMBERS.items() if getattr(jax.config, name) != value}
+    for name, value in changed.items():
+        jax.config.update(name, value)
+    if changed:
+        names = ", ".join(name.upper() for name in changed)
+        print(f"{names}: not used here, since masks and samples would be others.", file=sys.stderr)
 
 
 def use_gpu_memory_as_planned() -> None:
