@@ -39,6 +39,7 @@ from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_RESULTS
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.number_flags import define_seeds
+from electra_jax.configuration.recipes import COMPARISON
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.minimal_pairs.command_line import define_pairs
 from electra_jax.runs.only_writer import only_writer
@@ -77,4 +78,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, paths=PATHS, changes_objective=True)
+    run_command(main, define_more_flags, on_devices=True, kind=COMPARISON, paths=PATHS)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
 from electra_jax.configuration.checkpoint_names import with_step_flag
-from electra_jax.configuration.process_setup import prepare_process
+from electra_jax.configuration.process_setup import prepare_devices
 from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
 from electra_jax.conversion.export_run import verify_all
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = command_line.read_flags(make_parser(), argv)
-    prepare_process()
+    prepare_devices()
     {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 

@@ -77,4 +77,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, requires_config=False, kind=EVALUATION, paths=PATHS)
+    run_command(main, define_more_flags, on_devices=True, requires_config=False, kind=EVALUATION, paths=PATHS)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import DIRECTORY, FILE, NEW_FILE, read_arguments
-from electra_jax.configuration.process_setup import prepare_process
+from electra_jax.configuration.process_setup import prepare_devices
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.prediction.command_line import add_flags, predict_options
 from electra_jax.prediction.stream import predict
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = read_arguments(make_parser(), argv, PATHS, ("model",))
-    prepare_process()
+    prepare_devices()
     with leaving_at_once(
         "Standard output has the records of the inputs so far; a file of --out is not kept."
     ):

@@ -27,7 +27,7 @@ from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, read_arguments
 from electra_jax.configuration.flags import split_words
-from electra_jax.configuration.process_setup import prepare_process
+from electra_jax.configuration.process_setup import prepare_devices
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
 
 PATHS = {"runs": NAME, "workdir": NEW_DIRECTORY, "datasets": DIRECTORY}
@@ -66,7 +66,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = read_arguments(make_parser(), argv, PATHS, ("datasets",))
-    prepare_process()
+    prepare_devices()
     chosen = SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts)
     record = make_soup(flags.runs, flags.workdir, chosen)
     for one in record["ingredients"]:

@@ -14,6 +14,7 @@ from electra_jax.benchmarks.long_rows import long_row_figures
 from electra_jax.benchmarks.relative_attention import compare_attention
 from electra_jax.benchmarks.training_step import Metrics, compare_steps, require_settings
 from electra_jax.distributed.absent_devices import absent_devices
+from electra_jax.distributed.platforms import check_platforms
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.planning.compiler_log import compiler_messages_in_a_file
 
@@ -36,9 +37,11 @@ def run_suite(name: str, config: dict[str, Any], *, rounds: int, steps: int) -> 
       steps: timed steps in a turn.
 
     Raises:
-      ValueError: the suite cannot measure this recipe.
+      ValueError: the suite cannot measure this recipe, or this machine lacks the devices of JAX_PLATFORMS.
     """
     suite = SUITES[name]
+    if suite.is_timed:  # on the devices of this machine
+        check_platforms()
     require_settings(config, suite.needs, f"--suite={name} measures no other")
     return suite.run(config, rounds=rounds, steps=steps) if suite.is_timed else suite.run(config)
 

@@ -29,7 +29,7 @@ from data_pipelines.problems import Problems
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
 from electra_jax.configuration.objectives import check_given_settings
-from electra_jax.configuration.process_setup import prepare_process
+from electra_jax.configuration.process_setup import prepare_devices, prepare_process
 from electra_jax.configuration.recipes import (
     PRETRAINING,
     Kind,
@@ -80,10 +80,10 @@ def run_command(
     *,
     has_workdir: bool = True,
     requires_config: bool = True,
+    on_devices: bool = False,
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind = PRETRAINING,
     paths: Mapping[str, str] = NO_PATHS,
-    changes_objective: bool = False,
 ) -> None:
     """Define the flags, read the command line, and call `main`; errors are told by `errors_on_the_terminal`.
 
@@ -93,16 +93,16 @@ def run_command(
         imported, since importing a command must not change anybody's flags.
       has_workdir: whether the command has --workdir, where its results are saved.
       requires_config: whether --config must be given; where not, `FLAGS.config` may be None.
+      on_devices: whether the command is one process that needs devices from its beginning.
       takes_urls: flags and keys that may be the URL of a bucket (see `check_urls`).
       kind: what --config must be.
       paths: the command's flags, besides --workdir, that are paths (see `check_paths`).
-      changes_objective: whether the command also trains other objectives than that of --config.
     """
 
     def run(argv: list[str]) -> None:
         del argv
-        prepare_process()
         with errors_on_the_terminal(saves_result=has_workdir):
+            prepare_devices() if on_devices else prepare_process()
             main()
 
     accept_any_text()  # of the help, too
@@ -113,7 +113,7 @@ def run_command(
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     optional = () if requires_config else ("config",)
     parser = functools.partial(parse_flags, optional=optional, takes_urls=takes_urls, kind=kind, paths=paths)
-    app.run(run, flags_parser=functools.partial(parser, changes_objective=changes_objective))
+    app.run(run, flags_parser=parser)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bool = True) -> None:
@@ -151,11 +151,10 @@ def parse_flags(
     takes_urls: Collection[str] = DATA_URLS,
     kind: Kind | None = None,
     paths: Mapping[str, str] = NO_PATHS,
-    changes_objective: bool = False,
 ) -> list[str]:
     """The `flags_parser` of `app.run`: what is left of `argv`; a mistake ends the program with a message and
-    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls`, `paths`,
-    `changes_objective` and `kind` as in `run_command`; None for any."""
+    exit code 1. `optional` names flags of REQUIRED that this command does without; `takes_urls`, `paths` and
+    `kind` as in `run_command`; None for any."""
     problems = Problems()
     try:
         argv = _with_found_recipes(expand_home_in(list(argv)))
@@ -178,7 +177,7 @@ def parse_flags(
             problems.add_text(f"got {rest[1:]}, expected only flags: --name=value.")
         if (
             "objective" in (flag_values.config or {})
-            and not changes_objective
+            and not (kind and kind.changes_objective)
             and not _has_begun(flag_values)
         ):
             with problems.kept():

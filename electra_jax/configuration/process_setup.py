@@ -10,6 +10,7 @@ import jax
 from absl import logging
 
 from electra_jax.distributed.chips import GPU_MEMORY_FRACTION
+from electra_jax.distributed.platforms import check_platforms
 from electra_jax.training.host_memory import keep_freed_memory, limit_arenas
 
 THRESHOLDS = 200_000, 50, 100  # of the three generations: gc.set_threshold
@@ -32,6 +33,13 @@ def prepare_process() -> None:
     limit_arenas()
     keep_freed_memory()
     collect_cycles_rarely()
+
+
+def prepare_devices() -> None:
+    """`prepare_process` of a command of one process that needs devices. Raises ValueError if this machine
+    lacks those of JAX_PLATFORMS."""
+    prepare_process()
+    check_platforms()
 
 
 def silence_libraries() -> None:

@@ -27,9 +27,11 @@ class Kind(NamedTuple):
 
     sections: tuple[str, ...]  # which the other kinds do not have all
     example: str
+    changes_objective: bool = False  # whether the command also trains other objectives than the configured one
 
 
 PRETRAINING = Kind(("model", "objective", "data", "train"), "configs/electra.py:size=small")
+COMPARISON = PRETRAINING._replace(changes_objective=True)
 FINETUNING = Kind(("task", "model", "optimizer", "sift", "train"), "configs/finetune.py:task=trec6")
 EVALUATION = Kind(("tasks",), "configs/evaluate.py:data=DIR")
 

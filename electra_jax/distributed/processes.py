@@ -1,5 +1,6 @@
 """The processes of one run: how they find each other, wait for each other, and exit after an error."""
 
+import contextlib
 import json
 import os
 import sys
@@ -9,6 +10,8 @@ import jax
 import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
+
+from electra_jax.distributed.platforms import check_platforms
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
 CONNECT_SECONDS = 120  # for the slowest host to start the same command
@@ -31,7 +34,8 @@ def join_processes(
       process_id: which of them this one is, from 0.
 
     Raises:
-      ValueError: some of the three are missing or impossible, or no cluster was found.
+      ValueError: some of the three are missing or impossible, no cluster was found, or this machine lacks
+        the devices of JAX_PLATFORMS.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     is_explicit = any(value is not None for value in given.values())
@@ -60,6 +64,7 @@ def join_processes(
             f"--distributed: cannot find the other processes ({error}). Expected a Cloud TPU, GKE, SLURM or "
             f"Open MPI; elsewhere give {', '.join(f'--{name}=…' for name in given)}."
         ) from error
+    check_platforms()
     print(
         f"process {jax.process_index()} of {jax.process_count()}: {jax.local_device_count()} of "
         f"{jax.device_count()} devices",
@@ -110,10 +115,13 @@ def define_process_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def join_by_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """`join_processes` with the values of the flags; does nothing if none of the flags is given."""
+    """`join_processes` with the values of the flags, if any of them is given. Raises ValueError as that does,
+    also in a single process whose machine lacks the devices of JAX_PLATFORMS."""
     explicit = [flag_values[name].value for name in ("coordinator", "num_processes", "process_id")]
     if flag_values["distributed"].value or any(value is not None for value in explicit):
         join_processes(*explicit)
+    else:
+        check_platforms()
 
 
 def is_main_process() -> bool:
@@ -149,8 +157,11 @@ def exit_process(message: str) -> NoReturn:
     """
     if not jax.distributed.is_initialized():
         sys.exit(message)
+    process = "This process"
+    with contextlib.suppress(AssertionError, RuntimeError):  # it has no devices
+        process = f"Process {jax.process_index()} of {jax.process_count()}"
     print(
-        f"{message}\nProcess {jax.process_index()} of {jax.process_count()} exits. If another process failed "
+        f"{message}\n{process} exits. If another process failed "
         "first, its log has the cause. Run the same command on all hosts to resume.",
         file=sys.stderr,
     )

@@ -11,6 +11,7 @@ from data_pipelines.json_files import write_json
 from data_pipelines.path_flags import NEW_FILE, check_paths
 from data_pipelines.whole_files import write_text
 from electra_jax.configuration.extras import require_extra
+from electra_jax.distributed.platforms import check_platforms
 from electra_jax.reports.overview import name_runs, report_values
 from electra_jax.reports.page import Page, render
 from electra_jax.reports.run_view import read_run
@@ -55,6 +56,7 @@ def make_report(
     """
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    check_platforms()
     runs = name_runs([read_run(place) for place in places])
     tokens = {name: token_views(run, settings, run.problems) for name, run in runs.items()}
     page = render(Page(runs, tokens))

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "electra_jax.configuration": (
         "electra_jax.models",
         "electra_jax.objectives",
+        "electra_jax.distributed",
         "electra_jax.training",
         "data_pipelines",
     ),
