@@ -1,11 +1,14 @@
-"""Files that exist complete or not at all: written under a temporary name, then renamed."""
+"""Files and directories that exist complete or not at all: written under a temporary name, then renamed."""
 
 import contextlib
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from data_pipelines.process_ends import signals_as_exit
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -25,6 +28,21 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished_directory(path: Path) -> Iterator[Path]:
+    """Context with the path of a directory to make and to rename to `path`. It is in a hidden one beside
+    `path`, which is removed on exit, also after SIGTERM or SIGHUP.
+
+    For commands that are one process and handle no signals themselves: see `signals_as_exit`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        signals_as_exit(),
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary,
+    ):
+        yield Path(temporary, path.name)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
+from data_pipelines.process_ends import signals_as_exit
 from electra_jax.configuration.checkpoint_names import with_step_flag
 from electra_jax.configuration.process_setup import prepare_devices
 from electra_jax.conversion import command_line
@@ -55,7 +56,9 @@ def _export(flags: argparse.Namespace) -> None:
 
 
 def _verify(flags: argparse.Namespace) -> None:
-    if not verify_all(flags.directory):
+    with signals_as_exit():  # since PyTorch saves the model again
+        passed = verify_all(flags.directory)
+    if not passed:
         raise ValueError(f"{flags.directory} failed its verification.")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from data_pipelines.command_errors import errors_on_the_terminal
 from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import NEW_DIRECTORY, read_arguments
+from data_pipelines.process_ends import signals_as_exit
 from data_pipelines.sample import wikitext2_articles
 
 PATHS = {"out": NEW_DIRECTORY}
@@ -19,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("data_pipelines.sample.wikitext2", __doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="directory for the three .jsonl files")
     args = read_arguments(parser, argv, PATHS)
-    for split, path in wikitext2_articles.fetch(args.out).items():
+    with signals_as_exit():
+        paths = wikitext2_articles.fetch(args.out)
+    for split, path in paths.items():
         print(f"{path}  {wikitext2_articles.SPLITS[split][1]} articles, {path.stat().st_size / 1e6:.1f} MB")
     print(f"source: {wikitext2_articles.SOURCE}")
 

@@ -4,7 +4,6 @@ renamed after verification, so that a failed export leaves nothing behind."""
 import contextlib
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from data_pipelines.mixture import DatasetSource, make_sequential
-from data_pipelines.whole_files import check_utf8, write_text
+from data_pipelines.whole_files import check_utf8, unfinished_directory, write_text
 from electra_jax.huggingface.card import make_card, read_record
 from electra_jax.huggingface.card_parts import Publication
 from electra_jax.huggingface.comparison_rows import MAX_LENGTH, comparison_rows
@@ -112,9 +111,7 @@ def verified(out: Path, lines: Lines = ()) -> Iterator[Path]:
     Raises:
       ValueError: the verification failed.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        unfinished = Path(temporary, out.name)
+    with unfinished_directory(out) as unfinished:
         unfinished.mkdir()
         yield unfinished
         verify_if_possible(unfinished, lines)

@@ -3,7 +3,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from data_pipelines.directory_lock import only_maker
 from data_pipelines.json_files import misread, write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer, declared_length
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
+from data_pipelines.whole_files import unfinished_directory
 from electra_jax.configuration.migration import upgrade_config
 from electra_jax.configuration.recipes import load_config, own_recipe
 from electra_jax.configuration.sizes import with_assumed_sizes
@@ -79,9 +79,7 @@ def _import(path: Path, out: Path, options: ImportOptions, check: Callable[[], N
     with misread(path, "Fetch the model again."):
         config, source, objective_notes = _make_config(source, options)
         make_pretraining_config(config["model"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        unfinished = Path(temporary, out.name)
+    with unfinished_directory(out) as unfinished:
         tokenizer = _adopt(_tokenizer_of(path, options.tokenizer), unfinished)
         _check_vocabulary(tokenizer, config["model"]["vocab_size"])
         separate = _with_in_model(config, embedding_sharing="none")

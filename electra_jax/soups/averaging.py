@@ -5,7 +5,6 @@ import functools
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 from data_pipelines.directory_lock import only_maker
 from data_pipelines.json_files import write_json
 from data_pipelines.tokenizers.adopt import adopt_tokenizer
+from data_pipelines.whole_files import unfinished_directory
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import replicated
 from electra_jax.runs.provenance import record_start
@@ -142,9 +142,7 @@ def _make_soup(
     # The most devices that divide the rows of an evaluation batch evenly.
     num_devices = math.gcd(jax.device_count(), first.config["eval"]["batch_size"])
     mesh = make_mesh({"data": -1, "fsdp": 1, "tensor": 1}, jax.devices()[:num_devices])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        unfinished = Path(temporary, out.name)
+    with unfinished_directory(out) as unfinished:
         unfinished.mkdir()
         with _open_optional_score(first, mesh, options, unfinished / "probe") as score:
             soup = METHODS[options.method](ingredients, make_reader(first, mesh), score)
