@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
     sections: tuple[str, ...]  # which the other kinds do not have all
     example: str
-    changes_objective: bool = False  # whether the command also trains other objectives than the configured one
+    changes_objective: bool = False  # whether the command trains others, too
 
 
 PRETRAINING = Kind(("model", "objective", "data", "train"), "configs/electra.py:size=small")
