@@ -20,7 +20,7 @@ from electra_jax.training.checksum_item import (
 )
 from electra_jax.training.checksums import OnProgress, digest
 from electra_jax.training.kept_checkpoints import which_to_keep
-from electra_jax.training.plain_paths import PlainPath
+from electra_jax.training.plain_paths import PlainPath, check_may_write
 from electra_jax.training.state import TrainState
 from electra_jax.training.stragglers import silence_stragglers
 
@@ -75,7 +75,7 @@ class Checkpointer:
         self._plain = PlainPath(directory, create=keep is not None)
         self._directory = self._plain.original
         if keep is not None:
-            _check_may_write(self._directory)
+            check_may_write(self._directory)
         self._inspected: dict[int, Inspection] = {}
         self.on_progress: OnProgress = lambda: None
         self._has_failed = False
@@ -120,10 +120,19 @@ class Checkpointer:
             raise self._failure(error) from error
 
     def save_params(self, params: Any, run: dict[str, Any]) -> None:
-        """Save parameters without training state as step 0, for other runs to start from. Raises OSError as
-        `save` does."""
-        self.save(0, {"params": params}, run)
-        self.wait()
+        """Save parameters without training state as step 0, for other runs to start from.
+
+        Raises:
+          OSError: they could not be written. Nothing resumes then, and the directory may be a temporary one.
+        """
+        try:
+            self.save(0, {"params": params}, run)
+            self.wait()
+        except OSError as error:
+            raise OSError(
+                f"The parameters could not be saved: {self._reason(error.__cause__ or error)}. If the disk is "
+                "full, free space. Run the same command again."
+            ) from error
 
     def place(self, step: int) -> epath.Path:
         """The directory of a checkpoint."""
@@ -327,16 +336,6 @@ class Checkpointer:
             return full[0].lower()
         text = _DETAILS.split(str(error), maxsplit=1)[0].strip().rstrip(".:,;")
         return text.replace(str(self._manager.directory), self._directory) or type(error).__name__
-
-
-def _check_may_write(directory: str) -> None:
-    """Raises PermissionError if checkpoints could not be saved, which a run would find out hours later. A
-    directory that is missing, or in a bucket, is not looked at."""
-    if os.path.isdir(directory) and not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"{directory}: this user may not write there, so that no checkpoint could be saved. Give this "
-            "user the right to write, or use another --workdir."
-        )
 
 
 def with_shardings(abstract_state: Any, shardings: Any) -> Any:

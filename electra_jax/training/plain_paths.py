@@ -65,6 +65,16 @@ def check_checkpoint_path(directory: str) -> None:
         )
 
 
+def check_may_write(directory: str) -> None:
+    """Raises PermissionError if checkpoints could not be saved, which a run would find out hours later. A
+    directory that is missing, or in a bucket, is not looked at."""
+    if os.path.isdir(directory) and not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{directory}: this user may not write there, so that no checkpoint could be saved. Give this "
+            "user the right to write, or use another --workdir."
+        )
+
+
 def find_special(path: str) -> list[str]:
     """The characters of a path that Orbax or TensorStore cannot take, each once."""
     return sorted(set(_SPECIAL.findall(path)))

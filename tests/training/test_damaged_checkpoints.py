@@ -240,6 +240,21 @@ def test_a_full_disk_is_told_once_with_its_place_and_advice(tmp_path, monkeypatc
         assert checkpointer.all_steps() == []
 
 
+def test_parameters_that_a_full_disk_does_not_take_are_no_checkpoints_of_a_run(tmp_path, monkeypatch):
+    """Soups and imports are written to a directory that is removed then, and nothing resumes."""
+
+    def write_checksums(path, entries):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checksum_item, "write_checksums", write_checksums)
+    with pytest.raises(OSError) as error, contextlib.closing(Checkpointer(str(tmp_path), keep=1)) as writer:
+        writer.save_params({"leaf": np.ones(3)}, {})
+    assert str(error.value) == (
+        "The parameters could not be saved: no space left on device. If the disk is full, free space. "
+        "Run the same command again."
+    )
+
+
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
