@@ -130,8 +130,8 @@ class Checkpointer:
             self.wait()
         except OSError as error:
             raise OSError(
-                f"The parameters could not be saved: {self._reason(error.__cause__ or error)}. If the disk is "
-                "full, free space. Run the same command again."
+                f"The parameters could not be saved: {self._reason(error.__cause__ or error)}. If the disk "
+                "is full, free space. Run the same command again."
             ) from error
 
     def place(self, step: int) -> epath.Path:
