@@ -2,6 +2,7 @@
 checks of a run whose parameters another run starts from."""
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from electra_jax.objectives.registry import (
 from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.runs.bucket_runs import local_directory
 from electra_jax.runs.directory import differences
+from electra_jax.runs.removed_checkpoints import read_chosen
 from electra_jax.runs.rollbacks import ROLLBACKS_FILE, read_undone
 from electra_jax.training.checkpointing import Checkpointer, with_shardings
 from electra_jax.training.state import abstract_params
@@ -162,13 +164,16 @@ def restore_params(workdir: Path, step: int | None, abstract: Any) -> tuple[int,
 
     Raises:
       FileNotFoundError: no such checkpoint, or a rollback undid it; names the existing ones.
-      OSError: the checkpoint is damaged; names a file of it, and another one that is whole.
+      OSError: it is damaged (names a file of it, and a checkpoint that is whole), or the run
+        has just removed it.
       ValueError: config.json is not that of the checkpoint.
     """
-    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        step = _choose_step(workdir, step, checkpointer)
+
+    def read(checkpointer: Checkpointer, step: int) -> Any:
         _check_description(workdir, step, checkpointer)
-        return step, checkpointer.restore_params(step, abstract)
+        return checkpointer.restore_params(step, abstract)
+
+    return read_chosen(workdir, step, functools.partial(_choose_step, workdir), read)
 
 
 def _check_description(workdir: Path, step: int, checkpointer: Checkpointer) -> None:
@@ -193,25 +198,25 @@ def _check_description(workdir: Path, step: int, checkpointer: Checkpointer) -> 
 def check_checkpoint(workdir: Path, step: int | None) -> None:
     """Raises as `restore_params` does, or if `workdir` is no run directory; reads no parameter."""
     read_description(workdir)
-    with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        _check_description(workdir, _choose_step(workdir, step, checkpointer), checkpointer)
+    check = lambda checkpointer, chosen: _check_description(workdir, chosen, checkpointer)
+    read_chosen(workdir, step, functools.partial(_choose_step, workdir), check)
 
 
 def find_step(workdir: Path, step: int | None) -> int:
     """Step of a run's newest checkpoint, or `step`; one that a rollback undid does not count. Raises
     FileNotFoundError if there is no such checkpoint, ValueError if the list of rollbacks is another run's."""
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        return _choose_step(workdir, step, checkpointer)
+        return _choose_step(workdir, checkpointer, step)
 
 
 def checkpoint_fingerprint(workdir: Path, step: int) -> str:
     """SHA-256 of the checksums of a checkpoint's arrays; "" where an older version wrote none. Raises as
     `find_step` does."""
     with contextlib.closing(open_checkpoints(workdir, keep=None)) as checkpointer:
-        return checkpointer.fingerprint(_choose_step(workdir, step, checkpointer))
+        return checkpointer.fingerprint(_choose_step(workdir, checkpointer, step))
 
 
-def _choose_step(workdir: Path, step: int | None, checkpointer: Checkpointer) -> int:
+def _choose_step(workdir: Path, checkpointer: Checkpointer, step: int | None) -> int:
     undone = read_undone(workdir, checkpointer)
     steps = [one for one in checkpointer.all_steps() if one not in undone]
     if not steps or (step is not None and step not in steps):
