@@ -78,21 +78,29 @@ def _existing(directory: Path, recorded: dict[str, Any]) -> dict[str, Any]:
             f"{directory} exists and is not a cleaning (no {INFO_FILE}). Choose another --out, or remove it."
         )
     info = read_json(directory / INFO_FILE, INFO_FORM)
-    differing = _differing(info["settings"], recorded)
-    if differing:
+    difference = _difference(info["settings"], recorded)
+    if difference:
         raise FileExistsError(
-            f"{directory} holds a cleaning with other settings ({differing}). Choose another --out, or "
-            "remove it."
+            f"{directory} holds a cleaning with {difference}. Choose another --out, or remove it."
         )
     return info["counts"]
 
 
-def _differing(had: dict[str, Any], recorded: dict[str, Any]) -> str:
-    return "; ".join(
+def _difference(had: dict[str, Any], recorded: dict[str, Any]) -> str:
+    """What another cleaning has than this one, "" if they are the same; each as they are recorded."""
+    if not _is_of_this_version(had, recorded):
+        version = had.get("version", 1)  # the first one did not record it
+        return f"filters of version {version}, expected version {recorded['version']}"
+    differing = "; ".join(
         f"{name}: it has {had.get(name)!r}, you gave {value!r}"
         for name, value in recorded.items()
         if had.get(name, ...) != value
     )
+    return f"other settings ({differing})" if differing else ""
+
+
+def _is_of_this_version(had: dict[str, Any], recorded: dict[str, Any]) -> bool:
+    return had.get("version") == recorded["version"]
 
 
 def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
@@ -105,11 +113,12 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
                 f"{partial} exists and was not made by this command (no {SETTINGS_FILE}). Choose another "
                 "--out, or move it away."
             ) from error
-        differing = _differing(had, recorded)
-        if differing and not start_over:
+        difference = _difference(had, recorded)
+        if difference and not start_over:
+            resume = " To resume it, give its settings." * _is_of_this_version(had, recorded)
             raise FileExistsError(
-                f"{partial} holds an interrupted cleaning with other settings ({differing}). Give its "
-                "settings to resume it, choose another --out, or remove it with --start_over."
+                f"{partial} holds an interrupted cleaning with {difference}. Choose another --out, or remove "
+                f"it with --start_over.{resume}"
             )
         # Counts first: without them a piece is rebuilt, if this is interrupted.
         for path in sorted(partial.iterdir(), key=lambda path: not path.name.endswith(COUNTS)):

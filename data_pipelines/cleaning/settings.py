@@ -24,6 +24,7 @@ from data_pipelines.problems import Problems
 UNICODE_FORMS = ("none", *FORMS)
 DUPLICATES = ("none", "exact", "near")
 OFF = "off"
+VERSION = 2  # of the filters: another one keeps other documents with the same settings
 MAX_WORD_LIST_BYTES = 1 << 24
 
 
@@ -144,11 +145,11 @@ class CleaningSettings:
         return words
 
     def recorded(self) -> dict[str, Any]:
-        """The settings as JSON, and the versions of the packages that matter. Two cleanings that agree in
-        them are the same cleaning."""
+        """The settings as JSON, the version of the filters, and those of the packages that matter. Two
+        cleanings that agree in them are the same cleaning."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return values | {"packages": check_packages()}
+        return values | {"version": VERSION, "packages": check_packages()}
 
 
 PACKAGES = ("datasketch", "ftfy", "phonenumbers", "py3langid")

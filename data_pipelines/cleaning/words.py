@@ -1,7 +1,8 @@
 """Words of a text as numbers, and their n-grams, for comparing documents.
 
-Letter case, punctuation, white space and Unicode's compatible forms (NFKC) make no difference. In scripts
-without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese), every character is a word.
+Letter case, punctuation, white space and Unicode's compatible forms (NFKC) make no difference. "_" is
+punctuation, as in the emphasis of Markdown. In scripts without spaces between words (Chinese, Japanese, Thai,
+Lao, Khmer, Burmese), every character is a word.
 Combining marks, such as the vowel signs of Hindi and Arabic, belong to the word that they are in.
 """
 
@@ -16,6 +17,7 @@ _WITHOUT_SPACES = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
 _JOINERS = "\u200c\u200d"  # between letters of one word
+_WITHOUT_WIDTH = "\u00ad\u200b\u2060\ufeff"  # where a line may be broken, or may not: no part of a word
 _MARKS = range(0x300, 0x1FFFF)  # where combining marks are, but for variation selectors
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying by it loses nothing
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
@@ -24,13 +26,15 @@ _HALF = np.uint64(33)
 
 def words_of(text: str) -> list[str]:
     """The words of a text, lower-cased."""
+    for character in _WITHOUT_WIDTH:  # before NFKC, since a letter and its mark may be on both sides
+        text = text.replace(character, "")
     return _word().findall(unicodedata.normalize("NFKC", text).lower())
 
 
 @functools.cache
 def _word() -> re.Pattern[str]:
     """A word. For Python, marks are no characters of words."""
-    without_spaces, letters = re.compile(f"[{_WITHOUT_SPACES}]"), f"[^\\W{_WITHOUT_SPACES}]"
+    without_spaces, letters = re.compile(f"[{_WITHOUT_SPACES}]"), f"[^\\W_{_WITHOUT_SPACES}]"
     marks = "".join(
         character
         for character in map(chr, _MARKS)

@@ -229,6 +229,25 @@ def test_start_over_takes_other_settings(small):
     assert not Path(f"{out}.partial").exists()
 
 
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "interrupted"])
+def test_a_cleaning_of_an_earlier_version_is_refused(small, is_finished):
+    """It compared other words: its pieces and those of this version do not belong together."""
+    settings, out = small
+    if is_finished:
+        clean(str(out), settings)
+    path = out / builder.INFO_FILE if is_finished else Path(f"{out}.partial") / builder.SETTINGS_FILE
+    info = json.loads(path.read_text())
+    recorded = info["settings"] if is_finished else info
+    version = recorded.pop("version")  # which the first version did not record
+    path.write_text(json.dumps(info))
+    message = f"holds .* with filters of version 1, expected version {version}.*another --out"
+    with pytest.raises(FileExistsError, match=message) as raised:
+        clean(str(out), settings)
+    assert "you gave" not in str(raised.value) and "give its settings" not in str(raised.value)
+    if not is_finished:
+        assert clean(str(out), settings, start_over=True)["kept"] == 9
+
+
 def test_one_process_at_a_time(small, monkeypatch):
     settings, out = small
     calls, original = [], builder.find_duplicates

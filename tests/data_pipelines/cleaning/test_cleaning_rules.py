@@ -173,7 +173,7 @@ def test_a_number_at_the_end_of_a_long_text_is_found():
         ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
         ("العَرَبِيَّة لغة", ["العَرَبِيَّة", "لغة"]),
         ("می‌خواهم x̂y", ["می‌خواهم", "x̂y"]),
-        ("東京 I'm in_1 «é»", ["東", "京", "i", "m", "in_1", "é"]),
+        ("東京 I'm in_1 «é»", ["東", "京", "i", "m", "in", "1", "é"]),
     ],
     ids=["hindi", "tamil", "arabic", "joined", "others"],
 )
@@ -192,6 +192,35 @@ def test_words_are_compared_without_case_punctuation_and_forms():
     np.testing.assert_array_equal(word_numbers("The ﬁrst, “THING”!"), word_numbers("the first thing"))
     assert len(word_numbers("東京 is big")) == 4  # every character of a script without spaces
     assert len(set(word_numbers("a b c a").tolist())) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the _old_ castle",
+        "the __old__ castle",
+        "the old cas\u00adtle",
+        "the o\u200bld castle",
+        "the old\u2060 castle",
+        "\ufeffthe old castle",
+        "the old_castle",
+    ],
+    ids=[
+        "emphasis",
+        "strong",
+        "soft_hyphen",
+        "zero_width_space",
+        "word_joiner",
+        "byte_order_mark",
+        "between",
+    ],
+)
+def test_emphasis_and_characters_without_width_make_no_difference(text):
+    assert words_of(text) == ["the", "old", "castle"]
+
+
+def test_a_character_without_width_parts_no_letter_from_its_mark():
+    assert words_of("cafe\u00ad\u0301") == ["café"]
 
 
 def test_ngrams_are_equal_where_their_words_are():
