@@ -67,12 +67,17 @@ def reader_of(source: str, document_separator: str, fields: Sequence[str] = ()) 
     if not Path(source).is_file():
         pattern = " (a pattern that no file matches, or that quotes keep from the shell)" * ("*" in source)
         raise FileNotFoundError(f"{source}: does not exist, expected a file{pattern}; check the path")
-    if fields and plain.endswith(".txt"):
+    if fields and is_plain_text(source):
         raise ValueError(
             f"{source}: a text file has no field {fields[0]!r}; expected JSON lines or Parquet, such as "
             "`python -m data_pipelines.score` writes from it"
         )
     return reader
+
+
+def is_plain_text(source: str) -> bool:
+    """Whether a source that `reader_of` reads is a .txt file, which has no fields."""
+    return source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
 
 
 def is_json_lines(source: str) -> bool:

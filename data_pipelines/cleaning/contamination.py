@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.cleaning.words import ngram_numbers, word_numbers
-from data_pipelines.documents import MissingFieldError, ReadReport, read_documents
+from data_pipelines.document_formats import is_plain_text
+from data_pipelines.documents import MissingFieldError, read_documents
 from data_pipelines.whole_files import written_whole
 
 FEWEST_WORDS = 8
@@ -23,14 +24,14 @@ def write_index(
 
     Args:
       fields: of their records, each read as a text of its own; of a source those that it has. A .txt file
-        has the first.
+        has none, and is read whole.
 
     Returns:
       The number of evaluation texts that are too short to be looked for.
 
     Raises:
-      OSError, ValueError: as `read_documents`; a source without any of the fields, or a field of no source;
-        or no text is long enough.
+      OSError, ValueError: as `read_documents`; a source without any of the fields, or a field of no source
+        unless all are .txt files; or no text is long enough.
     """
     grams: dict[int, list[np.ndarray]] = {}
     num_short = 0
@@ -54,16 +55,15 @@ def write_index(
 
 def _texts(sources: Sequence[str], fields: Sequence[str], document_separator: str) -> Iterator[str]:
     """The evaluation texts, those of a field after another; arguments and errors as of `write_index`."""
+    records = [source for source in sources if not is_plain_text(source)]
+    plain = [source for source in sources if is_plain_text(source)]
+    yield from read_documents(plain, document_separator=document_separator)
     found: set[str] = set()
-    for source in sources:
-        is_plain = source.lower().removesuffix(".gz").removesuffix(".zst").endswith(".txt")
-        missing = None
-        has_any = False
-        for field in fields[:1] if is_plain else fields:
+    for source in records:
+        missing, has_any = None, False
+        for field in fields:
             try:
-                yield from read_documents(
-                    [source], text_field=field, document_separator=document_separator, report=ReadReport()
-                )
+                yield from read_documents([source], text_field=field)
                 has_any = True
                 found.add(field)
             except MissingFieldError as error:
@@ -73,9 +73,9 @@ def _texts(sources: Sequence[str], fields: Sequence[str], document_separator: st
         if missing and not has_any:
             raise _with_own_flag(missing) from missing
     unknown = [field for field in fields if field not in found]
-    if unknown:
+    if records and unknown:
         raise ValueError(
-            f"--evaluation_fields: got {', '.join(unknown)}, expected fields of {', '.join(sources)}: none "
+            f"--evaluation_fields: got {', '.join(unknown)}, expected fields of {', '.join(records)}: none "
             "has it; correct the name, or leave it out"
         )
 

@@ -268,6 +268,20 @@ def test_evaluation_files_may_have_different_fields(tmp_path):
     assert [index.shared(word_numbers(text)) for text in texts.values()] == [1, 1, 1, 1]
 
 
+def test_the_fields_of_evaluation_files_have_no_say_over_plain_text(tmp_path):
+    """Beside other files a name of a field must be one of theirs; alone, .txt files need none."""
+    text = " ".join(f"word{n}" for n in range(13))
+    (tmp_path / "plain.txt").write_text(text)
+    plain = str(tmp_path / "plain.txt")
+    records = write_records(tmp_path / "squad.jsonl", {"question": text, "context": text})
+    with pytest.raises(
+        ValueError, match=r"--evaluation_fields: got qestion, expected fields of .*squad\.jsonl"
+    ):
+        write_index(tmp_path / "a.npz", [plain, records], ["qestion", "context"], 13, "blank_line")
+    assert write_index(tmp_path / "b.npz", [plain, records], ["context"], 13, "blank_line") == 0
+    assert write_index(tmp_path / "c.npz", [plain], ["text"], 13, "blank_line") == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
