@@ -36,12 +36,15 @@ class MissingFieldError(ValueError):
 Reader = Callable[[str, str, Decoder], Iterator[Record]]
 
 
-def reader_of(source: str, document_separator: str, fields: Sequence[str] = ()) -> Reader:
+def reader_of(
+    source: str, document_separator: str, fields: Sequence[str] = (), *, to_the_end: bool = False
+) -> Reader:
     """The function that reads `source`, called with the source, the text field and a decoder.
 
     Args:
       document_separator: of a .txt file, one of DOCUMENT_SEPARATORS.
       fields: that are read beside the text.
+      to_the_end: of a JSONL file, before the text field is missing, not only its first records.
 
     Raises:
       FileNotFoundError: no such file. ValueError: an unknown extension, or a .txt file that should have
@@ -55,7 +58,7 @@ def reader_of(source: str, document_separator: str, fields: Sequence[str] = ()) 
     plain = name.removesuffix(".gz").removesuffix(".zst")
     readers = {
         ".txt": functools.partial(_read_txt, document_separator=document_separator),
-        ".jsonl": _read_jsonl,
+        ".jsonl": functools.partial(_read_jsonl, to_the_end=to_the_end),
     }
     reader = next((readers[end] for end in readers if plain.endswith(end)), None)
     if name.endswith(".parquet"):
@@ -168,9 +171,9 @@ def _txt_fragments(source: str, decoder: Decoder, document_separator: str) -> It
             yield "\n" if document_separator == "file" else None
 
 
-def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Record]:
-    """Records without the field are counted. If no record has it, or the first many lack it,
-    MissingFieldError."""
+def _read_jsonl(source: str, text_field: str, decoder: Decoder, *, to_the_end: bool) -> Iterator[Record]:
+    """Records without the field are counted. If no record has it, or the first many lack it and not
+    `to_the_end`, MissingFieldError."""
     num_without, first, is_known = 0, None, False
     for number, data in _whole_lines(text_blocks(source, decoder.report.note_bytes), source, decoder):
         where = f"{source}:{number}"
@@ -183,7 +186,7 @@ def _read_jsonl(source: str, text_field: str, decoder: Decoder) -> Iterator[Reco
             decoder.report.note_without_field(where)
             num_without += 1
             first = first or (record, where)
-            if not is_known and num_without == RECORDS_WITHOUT_FIELD:
+            if not is_known and not to_the_end and num_without == RECORDS_WITHOUT_FIELD:
                 break
             continue
         is_known = True

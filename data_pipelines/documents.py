@@ -44,6 +44,7 @@ __all__ = [
     "check_max_record_bytes",
     "check_on_invalid_utf8",
     "read_documents",
+    "read_field",
     "read_pieces",
     "source_bytes",
 ]
@@ -81,6 +82,14 @@ class Piece(NamedTuple):
 def read_documents(sources: Sequence[str], **options) -> Iterator[str]:
     """The texts of `read_pieces`."""
     return (piece.text for piece in read_pieces(sources, **options))
+
+
+def read_field(source: str, field: str) -> Iterator[str]:
+    """The texts of a field of one source, as `read_documents` reads them. But a JSON lines file is read to
+    its end before the field is missing, however many records lack it before; errors as there."""
+    reader = reader_of(source, DOCUMENT_SEPARATORS[0], to_the_end=True)
+    decoder = Decoder(ON_INVALID_UTF8[0], ReadReport())
+    return (piece.text for piece in _read_all([(source, reader)], field, decoder, MAX_DOCUMENT_CHARS, ()))
 
 
 def read_pieces(

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_pipelines.cleaning.words import ngram_numbers, word_numbers
 from data_pipelines.document_formats import is_plain_text
-from data_pipelines.documents import MissingFieldError, read_documents
+from data_pipelines.documents import MissingFieldError, read_documents, read_field
 from data_pipelines.whole_files import written_whole
 
 FEWEST_WORDS = 8
@@ -63,7 +63,7 @@ def _texts(sources: Sequence[str], fields: Sequence[str], document_separator: st
         missing, has_any = None, False
         for field in fields:
             try:
-                yield from read_documents([source], text_field=field)
+                yield from read_field(source, field)
                 has_any = True
                 found.add(field)
             except MissingFieldError as error:

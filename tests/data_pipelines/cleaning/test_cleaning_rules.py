@@ -14,6 +14,7 @@ from data_pipelines.cleaning.settings import CleaningSettings
 from data_pipelines.cleaning.text_view import TextView
 from data_pipelines.cleaning.unicode_repair import normalize, repair
 from data_pipelines.cleaning.words import ngram_numbers, word_numbers, words_of
+from data_pipelines.document_formats import RECORDS_WITHOUT_FIELD
 from support.dirty_corpus import write_texts
 from support.plain_texts import english_documents, german_documents
 
@@ -280,6 +281,16 @@ def test_the_fields_of_evaluation_files_have_no_say_over_plain_text(tmp_path):
         write_index(tmp_path / "a.npz", [plain, records], ["qestion", "context"], 13, "blank_line")
     assert write_index(tmp_path / "b.npz", [plain, records], ["context"], 13, "blank_line") == 0
     assert write_index(tmp_path / "c.npz", [plain], ["text"], 13, "blank_line") == 0
+
+
+def test_evaluation_files_are_read_to_their_end_for_each_field(tmp_path):
+    """Of files that were joined the first records may lack a field."""
+    texts = {name: " ".join(f"{name}{n}" for n in range(13)) for name in ("question", "sentence")}
+    records = [{name: text} for name, text in texts.items() for _ in range(RECORDS_WITHOUT_FIELD + 1)]
+    source = write_records(tmp_path / "joined.jsonl", *records)
+    assert write_index(tmp_path / "index.npz", [source], list(texts), 13, "blank_line") == 0
+    index = Index(tmp_path / "index.npz")
+    assert [index.shared(word_numbers(text)) for text in texts.values()] == [1, 1]
 
 
 @pytest.mark.parametrize(
