@@ -68,8 +68,12 @@ class Cleaner:
         if not text:
             return Outcome(text, EMPTY, "", language, removed, changes)
         if self._index is not None:
-            shared = self._index.shared(word_numbers(text))
-            if shared >= settings.min_shared:
+            numbers = word_numbers(text)
+            shared = self._index.shared(numbers)
+            # A short text is one place, and can never be more.
+            if shared >= settings.min_shared or (
+                shared and self._index.has_whole_text(numbers, settings.shared_words)
+            ):
                 return Outcome(text, CONTAMINATION, str(shared), language, removed, changes)
         text, masked = mask(text, settings.mask, settings.phone_regions)
         changes.update({f"masked_{kind}": count for kind, count in masked.items()})

@@ -94,9 +94,13 @@ class Index:
 
     def shared(self, numbers: np.ndarray) -> int:
         """How many n-grams of a text, given as the numbers of its words, are in evaluation texts."""
-        total = 0
-        for length, hashes in self._hashes.items():
-            grams = ngram_numbers(numbers, length)
-            places = np.minimum(np.searchsorted(hashes, grams), len(hashes) - 1)
-            total += int((hashes[places] == grams).sum())
-        return total
+        return sum(self._shared_of(numbers, length) for length in self._hashes)
+
+    def has_whole_text(self, numbers: np.ndarray, n: int) -> bool:
+        """Whether an evaluation text of fewer than `n` words, the n of `write_index`, is in a text."""
+        return any(self._shared_of(numbers, length) for length in self._hashes if length < n)
+
+    def _shared_of(self, numbers: np.ndarray, length: int) -> int:
+        hashes, grams = self._hashes[length], ngram_numbers(numbers, length)
+        places = np.minimum(np.searchsorted(hashes, grams), len(hashes) - 1)
+        return int((hashes[places] == grams).sum())

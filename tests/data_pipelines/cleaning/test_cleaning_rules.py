@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.cleaning import masking, rules
-from data_pipelines.cleaning.cleaner import Cleaner
+from data_pipelines.cleaning.cleaner import CONTAMINATION, Cleaner
 from data_pipelines.cleaning.contamination import Index, write_index
 from data_pipelines.cleaning.languages import identify
 from data_pipelines.cleaning.settings import CleaningSettings
@@ -187,6 +187,18 @@ def test_the_number_of_sentences_is_a_rule_without_rules_of_lines():
     cleaner = Cleaner(settings, None, ())
     assert cleaner.clean("One. Two. Three.").reason == ""
     assert cleaner.clean("One sentence alone.").reason == "c4_min_sentences"
+
+
+def test_a_whole_short_evaluation_text_is_always_too_much(tmp_path):
+    long, short = " ".join(f"word{n}" for n in range(20)), "what is the capital city of the old kingdom"
+    source = write_texts(tmp_path / "test.jsonl", [long, short])
+    write_index(tmp_path / "index.npz", [source], ["text"], 13, "blank_line")
+    settings = CleaningSettings(input=("a.jsonl",), rules=(), min_shared=3)
+    cleaner = Cleaner(settings, Index(tmp_path / "index.npz"), ())
+    words = long.split()
+    assert cleaner.clean(f"He wrote {' '.join(words[:14])} first.").reason == ""
+    assert cleaner.clean(f"He wrote {' '.join(words[:15])} first.").reason == CONTAMINATION
+    assert cleaner.clean(f"He asked {short} and left.").reason == CONTAMINATION
 
 
 def test_words_are_compared_without_case_punctuation_and_forms():
