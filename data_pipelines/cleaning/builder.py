@@ -105,7 +105,10 @@ def _is_of_this_version(had: dict[str, Any], recorded: dict[str, Any]) -> bool:
 
 def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
     """The working directory, with the finished pieces of an interrupted cleaning of the same settings."""
-    if partial.exists() and (not partial.is_dir() or any(partial.iterdir())):
+    # SIGKILL while the settings are first written leaves their temporary file alone.
+    if partial.exists() and not (
+        partial.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in partial.iterdir())
+    ):
         try:
             had = read_json(partial / SETTINGS_FILE, dict)
         except (OSError, ValueError) as error:

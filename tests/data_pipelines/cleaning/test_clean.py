@@ -221,6 +221,17 @@ def test_files_of_others_are_never_removed(small):
         clean(str(out), settings)
 
 
+@pytest.mark.parametrize("start_over", [False, True], ids=["again", "start_over"])
+def test_a_directory_with_nothing_but_a_temporary_file_is_taken(tmp_path, start_over):
+    """So SIGKILL leaves it while the settings are first written."""
+    source = write_texts(tmp_path / "a.jsonl", english_documents(3))
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / f".{builder.SETTINGS_FILE}.123.tmp").write_text("{")
+    counts = clean(str(tmp_path / "out"), CleaningSettings(input=(source,)), start_over=start_over)
+    assert counts["kept"] == 3 and not partial.exists()
+
+
 def test_start_over_takes_other_settings(small):
     settings, out = small
     other = CleaningSettings(input=settings.input, duplicates="exact", piece_chars=9000)
