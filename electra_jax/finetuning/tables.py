@@ -9,12 +9,12 @@ from electra_jax.finetuning.results import (
     Result,
     Summary,
     models_of,
-    paired_bootstrap,
+    paired_interval,
     summarize,
     values_by_model,
 )
 
-MIN_INTERVAL_PAIRS = 5  # with fewer, a bootstrap interval is no 95 % interval: the range is printed instead
+MIN_INTERVAL_PAIRS = 5  # with fewer, the range is printed instead
 MISSING = "–"
 
 
@@ -34,7 +34,7 @@ def results_table(
 
     Args:
       with_differences: also give, of two or more models, the mean difference of each to the first, over the
-        seeds that both have. In parentheses follows the interval of `paired_bootstrap`, or of three or four
+        seeds that both have. In parentheses follows the interval of `paired_interval`, or of three or four
         seeds the lowest and highest difference. The column's title states which.
 
     Raises:
@@ -77,10 +77,10 @@ def _interval_title(values: dict[str, dict[int, float]], models: Sequence[str]) 
     if not counts:
         return ""
     if min(counts) >= MIN_INTERVAL_PAIRS:
-        return " (95 % interval)"
+        return " (95 % t interval)"
     if max(counts) < MIN_INTERVAL_PAIRS:
         return " (lowest–highest difference)"
-    return f" (95 % interval; with fewer than {MIN_INTERVAL_PAIRS} seeds lowest–highest difference)"
+    return f" (95 % t interval; with fewer than {MIN_INTERVAL_PAIRS} seeds lowest–highest difference)"
 
 
 def _difference_cell(values: dict[str, dict[int, float]], model: str, first: str) -> str:
@@ -91,7 +91,7 @@ def _difference_cell(values: dict[str, dict[int, float]], model: str, first: str
     pairs = _pairs(values, model, first)
     if len(pairs) < MIN_PAIRS:
         return "too few seeds"
-    difference, low, high = paired_bootstrap(*zip(*pairs, strict=True))
+    difference, low, high = paired_interval(*zip(*pairs, strict=True))
     if len(pairs) < MIN_INTERVAL_PAIRS:
         differences = np.subtract(*np.transpose(pairs))
         low, high = differences.min(), differences.max()

@@ -92,8 +92,9 @@ def test_an_interval_of_few_pairs_is_named_a_range():
     assert difference(ours=four) == (" (lowest–highest difference)", ["+0.188 (+0.000 to +0.375)"])
     title, [cell] = difference(ours=five)
     low, high = map(float, cell.split("(")[1].removesuffix(")").split(" to "))
-    assert title == " (95 % interval)" and 0.0 < low < 0.25 < high < 0.5
+    assert title == " (95 % t interval)"
+    assert (low, high) == (0.005, 0.495)  # 0.25 ± 2.776 · 0.1976 / √5
     title, cells = difference(four=four, five=five)
-    assert title == " (95 % interval; with fewer than 5 seeds lowest–highest difference)"
+    assert title == " (95 % t interval; with fewer than 5 seeds lowest–highest difference)"
     assert cells == ["+0.188 (+0.000 to +0.375)", cell]
     assert difference(two=four[:2]) == ("", ["too few seeds"])
