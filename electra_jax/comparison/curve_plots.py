@@ -39,14 +39,14 @@ def curves_of(points: Mapping[Budget, Sequence[Result]], metric: str) -> dict[st
 def plot_curves(points: Mapping[Budget, Sequence[Result]], random: Sequence[Result], path: Path) -> None:
     """Write the picture as PNG: medians over seeds, the range from the lowest to the highest shaded, and the
     medians of newly initialised weights dashed. A variant has one colour in all panels; the legend of all is
-    in the first. Without matplotlib, print that it is not drawn."""
-    if not can_draw(str(path)):
-        return
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
+    in the first. Without matplotlib, print that it is not drawn; without metrics there is nothing to draw."""
     metrics = list(
         dict.fromkeys(key for results in points.values() for one in results for key in one.metrics)
     )
+    if not metrics or not can_draw(str(path)):
+        return
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
     rows = -(-len(metrics) // COLUMNS)
     figure = Figure(figsize=(5.0 * min(COLUMNS, len(metrics)), 3.5 * rows), layout="constrained")
     panels = list(figure.subplots(rows, min(COLUMNS, len(metrics)), squeeze=False).flat)

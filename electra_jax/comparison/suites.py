@@ -3,6 +3,7 @@
 Shapes: V vocab, E embedding_size.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -97,9 +98,14 @@ def ablation(row: ObjectiveRow) -> tuple[Change, ...]:
 
 
 def measure_summary(run_directory: Path, summary: dict[str, Any]) -> Metrics:
-    """Held-out loss and AUC; an objective may lack one of them."""
+    """Held-out loss and AUC; an objective may lack one of them, and one that is undefined is left out."""
     del run_directory
-    return {name: summary[key] for name, key in SUMMARY.items() if key in summary}
+    return _defined({name: summary.get(key) for name, key in SUMMARY.items()})
+
+
+def _defined(numbers: Mapping[str, float | None]) -> Metrics:
+    """The numbers that are finite; summary.json has null for others."""
+    return {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
 def measure_embeddings(run_directory: Path, summary: dict[str, Any]) -> Metrics:
@@ -130,7 +136,10 @@ def measure_backbone(run_directory: Path, summary: dict[str, Any]) -> Metrics:
     config = ingredient.config | {"objective": trained_with | masks}
     special = SpecialTokens.from_ids(ingredient.tokenizer.special)
     equal = ingredient._replace(objective=make_objective(config, ingredient.model, special))
-    return measure_summary(run_directory, summary) | {"mlm_loss": _held_out(equal)["mlm_loss"]}
+    auc = {
+        name: value for name, value in measure_summary(run_directory, summary).items() if name != "mlm_loss"
+    }
+    return {name: value for name, value in _held_out(equal).items() if name == "mlm_loss"} | auc
 
 
 def measure_objective(run_directory: Path, summary: dict[str, Any]) -> Metrics:
@@ -154,7 +163,7 @@ def _held_out(ingredient: Ingredient) -> Metrics:
     with held_out(ingredient, make_mesh(ingredient.config["mesh"]), ingredient.datasets) as compute:
         numbers = compute(load_run(ingredient.workdir, ingredient.step).params)
     measured = {name: key.removeprefix(HELD_OUT) for name, key in SUMMARY.items()}
-    return {name: numbers[key] for name, key in measured.items() if key in numbers}
+    return _defined({name: numbers.get(key) for name, key in measured.items()})
 
 
 # The rest of the chosen tokens stays as it is.

@@ -53,12 +53,13 @@ def row_label(model: str) -> str:
 
 
 def plot(results: Sequence[Result], metrics: Sequence[str], path: str | os.PathLike) -> None:
-    """Write the picture to `path` as PNG; without matplotlib, print that it is not drawn.
+    """Write the picture to `path` as PNG; without matplotlib, print that it is not drawn. Without metrics
+    there is nothing to draw.
 
     Raises:
       ValueError: see `values_by_model`.
     """
-    if not can_draw(str(path)):
+    if not metrics or not can_draw(str(path)):
         return
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
