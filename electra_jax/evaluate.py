@@ -53,14 +53,15 @@ def main() -> None:
     with leaving_at_once(), only_writer(workdir, EVALUATION_RESULTS) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
         if FLAGS.init_from:
-            inits = {name: name for name in FLAGS.init_from}
+            inits, lost = {name: name for name in FLAGS.init_from}, []
         else:
-            inits = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
-        evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, range(num_seeds), FLAGS.sweep)
+            inits, lost = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
+        without, seeds = [(run.model, run.seed) for run in lost], range(num_seeds)
+        evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, seeds, FLAGS.sweep, without)
         check()
         print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json)))
         print(workdir / EVALUATION_FILE)
-        raise_diverged(evaluation.diverged)
+        raise_diverged(evaluation.diverged, lost)
 
 
 def define_more_flags() -> None:

@@ -1,11 +1,11 @@
 """What encoders are worth downstream: each is fine-tuned on several tasks from several seeds."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.comparison.pretraining import DivergedRun, pretrain_objectives
 from electra_jax.configuration.checks import of_task
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import EVALUATION, check_kind, load_config
@@ -16,6 +16,14 @@ from electra_jax.finetuning.experiment_runs import SEED, run_of
 from electra_jax.finetuning.results import Result, models_of, reported_metrics
 from electra_jax.finetuning.sweep import Settings, best_settings, parse_sweep
 
+PRETRAINING_ADVICE = (
+    "Pre-training: config.trouble (of evaluate: config.pretraining.trouble) has ways past such steps, as "
+    '.on_nonfinite="skip". compare also leaves variants out with --variants, and seeds with fewer --seeds.'
+)
+TASK_ADVICE = (
+    "Tasks: give the task other settings in another --workdir; electra_jax.evaluate also takes more with "
+    "--sweep."
+)
 FOLDER = "finetuning"  # of the workdir: holds a folder for each task
 
 
@@ -66,6 +74,7 @@ def evaluate_on_tasks(
     inits: Mapping[str, str],
     seeds: Sequence[int],
     sweep: Sequence[str] = (),
+    without: Collection[tuple[str, int]] = (),
 ) -> Evaluation:
     """Fine-tune every encoder on every task from every seed, with every combination of `sweep`.
 
@@ -77,15 +86,22 @@ def evaluate_on_tasks(
       tasks: name → configuration of fine-tuning.
       inits: name of an encoder → its init, as in --init_from of `finetune`.
       sweep: words for `parse_sweep`.
+      without: (name of an encoder, seed) that do not exist, since their pre-training diverged.
 
     Raises:
       ValueError, OSError: see `finetune`, `parse_sweep`.
     """
-    metrics: dict[tuple[str, int], dict[str, float]] = {(name, seed): {} for name in inits for seed in seeds}
+    metrics: dict[tuple[str, int], dict[str, float]] = {
+        (name, seed): {} for name in inits for seed in seeds if (name, seed) not in without
+    }
     chosen: dict[str, dict[str, Settings]] = {}
     diverged: list[str] = []
     names = {init: name for name, init in inits.items()}
-    plans = {task: Plan(list(names), seeds, parse_sweep(sweep, config)) for task, config in tasks.items()}
+    missing = {(inits[name], seed) for name, seed in without if name in inits}
+    plans = {
+        task: Plan(list(names), seeds, parse_sweep(sweep, config), without=missing)
+        for task, config in tasks.items()
+    }
     steps: dict[str, int] = {}  # one for all tasks, also if an encoder is trained further meanwhile
     for task in tasks:
         steps = _steps_of(read_results(workdir / FOLDER / task)) | steps
@@ -116,8 +132,11 @@ def _steps_of(results: Sequence[Result]) -> dict[str, int]:
 
 def pretrained_inits(
     config: dict[str, Any], workdir: Path, num_pretrainings: int, num_seeds: int
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[DivergedRun]]:
     """Pre-train with every objective; name of an encoder → its init, a randomly initialised one first.
+
+    Objectives and seeds whose runs diverged are missing: the inits lack an objective without any run, and
+    newly initialised weights if no run has their shapes.
 
     Args:
       config: a configuration such as configs/evaluate.py.
@@ -125,14 +144,24 @@ def pretrained_inits(
 
     Raises:
       ValueError: another number of pre-trainings. See also `pretrain_objectives`.
+      FloatingPointError: all runs diverged.
     """
     if num_pretrainings not in (1, num_seeds):
         raise ValueError(f"--pretrainings: got {num_pretrainings}, expected 1 or --seeds={num_seeds}.")
     pretraining = config["pretraining"]
-    directories = pretrain_objectives(pretraining, config["objectives"], workdir, num_pretrainings)
+    directories, diverged = pretrain_objectives(pretraining, config["objectives"], workdir, num_pretrainings)
+    lost = [(run.model, run.seed) for run in diverged]
+    seeds = {
+        objective: [seed for seed in range(num_pretrainings) if (objective, seed) not in lost]
+        for objective in directories
+    }
+    if not any(seeds.values()):
+        raise_diverged((), diverged)
+    own = pretraining["objective"]["name"]
+    inits = {"random": f"{RANDOM}{directories[own]}/seed_{seeds[own][0]}"} if seeds[own] else {}
     run = "seed_0" if num_pretrainings == 1 else f"seed_{SEED}"
-    inits = {"random": f"{RANDOM}{directories[pretraining['objective']['name']]}/seed_0"}
-    return inits | {objective: f"{directory}/{run}" for objective, directory in directories.items()}
+    inits |= {name: f"{directory}/{run}" for name, directory in directories.items() if seeds[name]}
+    return inits, diverged
 
 
 def add_downstream_metrics(
@@ -145,10 +174,10 @@ def add_downstream_metrics(
     """The results of a suite's runs with their metrics on tasks, then those of random initialisations; and
     `Evaluation.diverged`.
 
-    Seed s of the fine-tuning starts from the run of seed s.
+    Seed s of the fine-tuning starts from the run of seed s; without a result of it there is none.
 
     Args:
-      random_starts: name of newly initialised weights → the variant whose shapes they have.
+      random_starts: name of newly initialised weights → the variant whose shapes they have, with seed 0.
 
     Raises:
       ValueError, OSError: see `evaluate_on_tasks`.
@@ -156,7 +185,9 @@ def add_downstream_metrics(
     names = models_of(results)
     inits = {name: f"{workdir}/{name}/seed_{SEED}" for name in names}
     inits |= {random: f"{RANDOM}{workdir}/{name}/seed_0" for random, name in random_starts.items()}
-    evaluation = evaluate_on_tasks(tasks, workdir, inits, range(num_seeds))
+    known = {(result.model, result.seed) for result in results}
+    lost = {(name, seed) for name in names for seed in range(num_seeds)} - known
+    evaluation = evaluate_on_tasks(tasks, workdir, inits, range(num_seeds), without=lost)
     downstream = {(result.model, result.seed): result.metrics for result in evaluation.results}
     extended = []
     for result in results:
@@ -166,10 +197,28 @@ def add_downstream_metrics(
     return extended + random, evaluation.diverged
 
 
-def raise_diverged(causes: Sequence[str]) -> None:
-    """Raises FloatingPointError with the causes in `Evaluation.diverged`, if there are any."""
-    if causes:
-        raise FloatingPointError(
-            "\n".join(causes) + "\nAll other runs are kept, and the same command tries these again. Give the "
-            "task other settings in another --workdir; electra_jax.evaluate also takes more with --sweep."
-        )
+def with_first_seed(results: Sequence[Result]) -> list[str]:
+    """Names of the models that have a result of seed 0: from its run new weights can take their shapes."""
+    return models_of([result for result in results if result.seed == 0])
+
+
+def raise_diverged(tasks: Sequence[str], runs: Sequence[DivergedRun] = ()) -> None:
+    """Raises FloatingPointError with the causes, if there are any.
+
+    Args:
+      tasks: of `Evaluation.diverged`.
+      runs: of pre-training.
+    """
+    if not tasks and not runs:
+        return
+    lines = []
+    if runs:
+        count = "1 pre-training run" if len(runs) == 1 else f"{len(runs)} pre-training runs"
+        lines += [f"{count} diverged and {'has' if len(runs) == 1 else 'have'} no result:"]
+        lines += [f"{run.name}: {run.cause}" for run in runs]
+    lines += [*tasks, "All other runs are kept, and the same command tries these again."]
+    if runs:
+        lines += [PRETRAINING_ADVICE]
+    if tasks:
+        lines += [TASK_ADVICE]
+    raise FloatingPointError("\n".join(lines))

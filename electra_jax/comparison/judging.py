@@ -34,12 +34,12 @@ class Judges(NamedTuple):
         newly initialised weights; and the causes for `raise_diverged`.
 
         Args:
-          results: of all the same seeds.
+          results: of the seeds that each run has; only from these fine-tuning starts.
           random_starts: name of newly initialised weights → the model whose shapes they have.
 
         Raises:
           ValueError, OSError: see `add_downstream_metrics`.
         """
-        if not self.tasks:
+        if not self.tasks or not results:
             return list(results), ()
         return add_downstream_metrics(results, self.tasks, workdir, num_seeds, random_starts)

@@ -21,11 +21,12 @@ from ml_collections import config_dict
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.budgets import Budget, with_budget
 from electra_jax.comparison.curve_plots import plot_curves
-from electra_jax.comparison.downstream import FOLDER, raise_diverged
+from electra_jax.comparison.downstream import FOLDER, raise_diverged, with_first_seed
 from electra_jax.comparison.judging import Judges
-from electra_jax.comparison.pretraining import plan_suite, pretrain_suite
+from electra_jax.comparison.pretraining import DivergedRun, plan_suite, pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.finetuning.results import Result, models_of, to_json
+from electra_jax.comparison.tables import lost_entry, lost_lines
+from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.tables import results_table
 from electra_jax.runs.only_writer import Check
 from electra_jax.runs.result_places import Results
@@ -54,26 +55,26 @@ def learning_curves(
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
-      FloatingPointError: after the last line, if runs diverged on tasks.
+      FloatingPointError: after the last line, if runs diverged.
     """
-    suite, curves, random = SUITES[suite_name], {}, {}
+    suite, curves, random, starts = SUITES[suite_name], {}, {}, {}
     contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
     notes: list[str] = []
     diverged: list[str] = []
+    lost: list[DivergedRun] = []
     for budget in budgets:  # what is wrong with any of them is found before any training
         plan_suite(suite, with_budget(config, budget.tokens), workdir / budget.folder, budget.seeds, variants)
     for budget in budgets:
         sized = with_budget(config, budget.tokens)
         runs = workdir / budget.folder
-        trained = pretrain_suite(suite, sized, runs, budget.seeds, variants)
+        trained, gone = pretrain_suite(suite, sized, runs, budget.seeds, variants)
+        lost += [run._replace(model=f"{budget.folder}/{run.model}") for run in gone]
         trained, more_notes = judges.on_pairs(trained, runs, check)
         notes += more_notes
-        names = models_of(trained)
         placed = [result._replace(model=f"{budget.folder}/{result.model}") for result in trained]
-        # New weights know no number of tokens: those of the first one stand for all.
-        starts = {
-            name: f"{budgets[0].folder}/{variant}" for name, variant in suite.random_starts(names).items()
-        }
+        # New weights know no number of tokens: those of the first one are used for all.
+        found = suite.random_starts(with_first_seed(trained))
+        starts = {name: f"{budget.folder}/{variant}" for name, variant in found.items()} | starts
         judged, causes = judges.on_tasks(placed, workdir, budget.seeds, starts)
         diverged += causes
         curves[budget] = [
@@ -83,14 +84,14 @@ def learning_curves(
         random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
         check()
         points = [{"tokens": one.tokens, "results": to_json(results)} for one, results in curves.items()]
-        write_json(
-            workdir / CURVES_FILE, contents | {"points": points, "random": to_json([*random.values()])}
-        )
+        written = contents | {"points": points, "random": to_json([*random.values()])} | lost_entry(lost)
+        write_json(workdir / CURVES_FILE, written)
         plot_curves(curves, [*random.values()], workdir / CURVES_PICTURE)
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs"
     yield from _tables(curves, [*random.values()])
     yield from dict.fromkeys(notes)
-    raise_diverged(diverged)
+    yield from lost_lines(lost)
+    raise_diverged(diverged, lost)
 
 
 def _tables(curves: dict[Budget, list[Result]], random: Sequence[Result]) -> Iterator[str]:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from electra_jax.comparison.downstream import raise_diverged
+from electra_jax.comparison.downstream import raise_diverged, with_first_seed
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import write_comparison
-from electra_jax.finetuning.results import models_of
+from electra_jax.comparison.tables import lost_lines, write_comparison
 from electra_jax.runs.only_writer import Check
 
 
@@ -31,14 +30,17 @@ def compare(
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
-      FloatingPointError: after the last line, if runs diverged on tasks.
+      FloatingPointError: after the last line, if runs diverged; with no line and no file if all did.
     """
     suite = SUITES[suite_name]
-    results = pretrain_suite(suite, config, workdir, num_seeds, variants)
-    random_starts = suite.random_starts(models_of(results))
+    results, lost = pretrain_suite(suite, config, workdir, num_seeds, variants)
+    if not results:
+        raise_diverged((), lost)
+    random_starts = suite.random_starts(with_first_seed(results))
     results, notes = judges.on_pairs(results, workdir, check)
     results, diverged = judges.on_tasks(results, workdir, num_seeds, random_starts)
     check()
-    yield from write_comparison(suite_name, config, results, workdir)
+    yield from write_comparison(suite_name, config, results, workdir, lost)
     yield from notes
-    raise_diverged(diverged)
+    yield from lost_lines(lost)
+    raise_diverged(diverged, lost)

@@ -25,7 +25,7 @@ def add_pair_metrics(
     Raises:
       FileNotFoundError, ValueError, OSError, FloatingPointError: see `score_models`.
     """
-    if not places:
+    if not places or not results:
         return list(results), []
     models = [f"{workdir}/{result.model}/seed_{result.seed}" for result in results]
     scored, notes = score_models(Options(places, models, workdir / PAIRS, max_pairs, ""), check)

@@ -4,7 +4,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import config_dict
@@ -24,6 +24,18 @@ from electra_jax.soups.averaging import SoupOptions, make_soup
 from electra_jax.training.writers import read_metrics
 
 UNIFORM_SOUP = SoupOptions("uniform", None, (), {}, different_starts=False)
+
+
+class DivergedRun(NamedTuple):
+    """A pre-training run without a result."""
+
+    model: str  # its variant or objective
+    seed: int
+    cause: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/seed_{self.seed}"
 
 
 def suite_runs(
@@ -61,29 +73,44 @@ def pretrain_suite(
     workdir: Path,
     num_seeds: int,
     variants: Sequence[str] = (),
-) -> list[Result]:
+) -> tuple[list[Result], list[DivergedRun]]:
     """Pre-train every variant from every seed, make the soups, and measure all; finished runs are kept.
+
+    Runs that diverge do not stop the others, and have no result. The next call tries them again.
 
     Args:
       variants: names of some; (): all. Soups are made of those that have all their ingredients.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `plan_suite`, `pretrain`, `make_soup`.
+      ValueError, OSError: see `plan_suite`, `pretrain`, `make_soup`.
     """
-    results = []
+    results, diverged = [], []
     variants = tuple(dict.fromkeys(variants)) or tuple(suite.variants)
     plan = plan_suite(suite, config, workdir, num_seeds, variants)
     for index, (seed, name, runs) in enumerate(plan):
-        summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
+        try:
+            summary = pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
+        except FloatingPointError as error:
+            diverged.append(_diverged(name, seed, error))
+            continue
         results.append(Result(name, seed, suite.measure(workdir / name / f"seed_{seed}", summary)))
+    trained = {(result.model, result.seed) for result in results}
     soups = {name: parts for name, parts in suite.soups.items() if set(parts) <= set(variants)}
     for seed, (name, ingredients) in itertools.product(range(num_seeds), soups.items()):
+        if not all((ingredient, seed) in trained for ingredient in ingredients):
+            continue
         directory = workdir / name / f"seed_{seed}"
         if not directory.exists():
             runs = [str(workdir / ingredient / f"seed_{seed}") for ingredient in ingredients]
             make_soup(runs, directory, UNIFORM_SOUP)
         results.append(Result(name, seed, suite.measure_soup(directory)))
-    return results
+    return results, diverged
+
+
+def _diverged(model: str, seed: int, error: FloatingPointError) -> DivergedRun:
+    run = DivergedRun(model, seed, str(error))
+    print(f"{run.name}: {run.cause} The other runs follow.", file=sys.stderr)
+    return run
 
 
 def with_values_of_data(config: dict[str, Any], parent: Path) -> dict[str, Any]:
@@ -126,25 +153,31 @@ def _check_evaluation(directory: Path, config: dict[str, Any]) -> None:
 
 
 def pretrain_runs(runs: Mapping[Path, dict[str, Any]], progress: str) -> dict[str, Any]:
-    """Pre-train one run after the other, or resume; the summary of the last one."""
+    """Pre-train one run after the other, or resume; the summary of the last one.
+
+    Raises:
+      FloatingPointError: one diverged. ValueError, OSError: see `pretrain`.
+    """
     summary = {}
     for directory, config in runs.items():
         print(f"{progress} {directory}: {config['train']['num_steps']:,} steps", file=sys.stderr)
-        summary = pretrain(config, directory)
-        jax.clear_caches()  # each run compiles its own step, which would accumulate
+        try:
+            summary = pretrain(config, directory)
+        finally:
+            jax.clear_caches()  # each run compiles its own step, which would accumulate
     return summary
 
 
 def pretrain_objectives(
     config: dict[str, Any], objectives: Sequence[str], workdir: Path, num_seeds: int
-) -> dict[str, Path]:
+) -> tuple[dict[str, Path], list[DivergedRun]]:
     """Pre-train with every objective from every seed; objective → directory of its runs seed_0, seed_1, ….
 
     The configuration's own objective takes its train.num_steps, the others as many as cost the same FLOPs.
-    Finished runs are kept.
+    Finished runs are kept. Runs that diverge do not stop the others; the next call tries them again.
 
     Raises:
-      ValueError, OSError, FloatingPointError: see `pretrain`.
+      ValueError, OSError: see `pretrain`.
     """
     config = with_values_of_data(config, workdir / "pretraining")
     datasets = []
@@ -157,11 +190,15 @@ def pretrain_objectives(
     recipe.data.datasets = tuple(datasets)
     unchanged = setting({})
     directories = {name: workdir / "pretraining" / name for name in objectives}
-    plan = [
-        equal_flops_runs(recipe, unchanged, [objective(name)], directories[name], seed)
+    plan = {
+        (seed, name): equal_flops_runs(recipe, unchanged, [objective(name)], directories[name], seed)
         for seed, name in itertools.product(range(num_seeds), objectives)
-    ]
-    check_runs(plan)
-    for index, runs in enumerate(plan):
-        pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
-    return directories
+    }
+    check_runs(plan.values())
+    diverged = []
+    for index, ((seed, name), runs) in enumerate(plan.items()):
+        try:
+            pretrain_runs(runs, f"[{index + 1}/{len(plan)}]")
+        except FloatingPointError as error:
+            diverged.append(_diverged(name, seed, error))
+    return directories, diverged

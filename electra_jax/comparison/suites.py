@@ -47,7 +47,7 @@ class Suite(NamedTuple):
     def random_starts(self, names: Sequence[str]) -> dict[str, str]:
         """Name of newly initialised weights → a variant with their shapes, of those with these names."""
         if not self.shapes:
-            return {"random": names[0]}
+            return {"random": names[0]} if names else {}
         having = {random: [name for name in names if name in same] for random, same in self.shapes.items()}
         return {random: same[0] for random, same in having.items() if same}
 

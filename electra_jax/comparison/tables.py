@@ -9,7 +9,7 @@ from ml_collections import config_dict
 from data_pipelines.json_files import write_json
 from electra_jax.comparison.downstream import FOLDER, Evaluation
 from electra_jax.comparison.pairs import PAIRS
-from electra_jax.comparison.pretraining import suite_runs
+from electra_jax.comparison.pretraining import DivergedRun, suite_runs
 from electra_jax.comparison.reference_curves import REFERENCE_FILE, write_reference
 from electra_jax.comparison.suites import SUITES
 from electra_jax.finetuning.encoder_shapes import num_encoder_parameters
@@ -27,14 +27,22 @@ EVALUATION_RESULTS = Results((EVALUATION_FILE,), (PLOTS, FOLDER))
 
 
 def write_comparison(
-    suite_name: str, config: config_dict.ConfigDict, results: Sequence[Result], workdir: Path
+    suite_name: str,
+    config: config_dict.ConfigDict,
+    results: Sequence[Result],
+    workdir: Path,
+    lost: Sequence[DivergedRun] = (),
 ) -> Iterator[str]:
-    """Write comparison.json and comparison.png; yield the lines for the terminal."""
+    """Write comparison.json and comparison.png; yield the lines for the terminal.
+
+    Args:
+      lost: runs without a result. With one of them no reference curves are written: they have all seeds.
+    """
     suite, models = SUITES[suite_name], models_of(results)
     runs = {name: suite_runs(suite, config, name, 0, workdir) for name in suite.variants if name in models}
     sizes = {name: _encoder_size(*variant.values()) for name, variant in runs.items()}
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
-    write_json(workdir / COMPARISON_FILE, contents | {"encoder_parameters": sizes})
+    write_json(workdir / COMPARISON_FILE, contents | {"encoder_parameters": sizes} | lost_entry(lost))
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
     plot(results, metrics, workdir / PICTURE)
     num_seeds = len({result.seed for result in results})
@@ -49,10 +57,21 @@ def write_comparison(
             yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run, {warmup}"
     yield from _sizes_of(sizes)
     yield from results_table(results, metrics)
-    if suite.keeps_curves:
+    if suite.keeps_curves and not lost:
         name = next(iter(suite.variants))
         seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
         yield f"{write_reference(seeds, workdir)}"
+
+
+def lost_entry(lost: Sequence[DivergedRun]) -> dict[str, Any]:
+    """What the JSON files have of runs without a result; {} without any."""
+    return {"diverged": [run._asdict() for run in lost]} if lost else {}
+
+
+def lost_lines(lost: Sequence[DivergedRun]) -> Iterator[str]:
+    """The line for the terminal that names runs without a result, if there are any."""
+    if lost:
+        yield f"not in the table: {', '.join(run.name for run in lost)}, which diverged"
 
 
 def _encoder_size(*variants: dict[str, Any]) -> int:

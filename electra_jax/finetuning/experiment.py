@@ -14,7 +14,7 @@ Its directory:
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -66,6 +66,7 @@ class Plan(NamedTuple):
     seeds: Sequence[int]
     sweep: Sequence[Settings] = ({},)  # see `parse_sweep`
     steps: Mapping[str, int] = MappingProxyType({})  # encoder → the step to begin from, see `start_steps`
+    without: Collection[tuple[str, int]] = ()  # (init, seed): no run, since it has no such encoder
 
 
 class DivergedError(FloatingPointError):
@@ -101,7 +102,11 @@ def _finetune(config: dict[str, Any], workdir: Path, plan: Plan, check: Check) -
     _check_same(description)
     results = read_results(workdir)
     runs = [
-        Run(init, settings, seed) for init in plan.inits for settings in plan.sweep for seed in plan.seeds
+        Run(init, settings, seed)
+        for init in plan.inits
+        for settings in plan.sweep
+        for seed in plan.seeds
+        if (init, seed) not in plan.without
     ]
     done = [run_of(result) for result in results]
     missing = runs_of_missing_models(workdir, results, runs)

@@ -143,7 +143,8 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
     monkeypatch.setattr(pretraining, "pretrain", pretrain)
     inits = {}
 
-    def evaluate_on_tasks(tasks, workdir, named, seeds):
+    def evaluate_on_tasks(tasks, workdir, named, seeds, without):
+        assert not without
         inits.update(named)
         results = [Result(name, seed, {"task f1": 0.25}) for name in named for seed in seeds]
         return Evaluation(results, {}, {}, ("task f1: of another run",))
@@ -156,13 +157,13 @@ def test_courses_are_trained_averaged_and_measured_alike(data, tmp_path, monkeyp
         pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert not trained  # found before the first run
     config.train.num_steps, config.optimizer.warmup_steps = 100, 10
-    results = pretrain_suite(SUITES["courses"], config, tmp_path, 1)
+    results, _ = pretrain_suite(SUITES["courses"], config, tmp_path, 1)
     assert [result.model for result in results] == [*COURSES, "soup"]
     assert trained == [("rtd", 100), ("rtd_std", 50), ("rtd_std_itd", 33), ("mcl", 20)]
     # All are the same model here, and so is their average; it is measured as any of them would be.
     assert results[-1].metrics == pytest.approx(measure_soup(tmp_path / "mcl" / "seed_0"), rel=1e-4)
-    assert pretrain_suite(SUITES["courses"], config, tmp_path, 1) == results and len(trained) == 4
-    some = pretrain_suite(SUITES["courses"], config, tmp_path / "some", 1, ["mcl", "rtd_std", "mcl"])
+    assert pretrain_suite(SUITES["courses"], config, tmp_path, 1) == (results, []) and len(trained) == 4
+    some, _ = pretrain_suite(SUITES["courses"], config, tmp_path / "some", 1, ["mcl", "rtd_std", "mcl"])
     assert [result.model for result in some] == ["mcl", "rtd_std"]  # and no average of all
     assert trained[4:] == [("mcl", 20), ("rtd_std", 50)]  # with the FLOPs of the suite's first variant
     steps = list(write_comparison("courses", config, some, tmp_path / "some"))[1:3]

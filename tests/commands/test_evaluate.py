@@ -148,7 +148,7 @@ def test_every_objective_keeps_the_share_of_warm_up(config, monkeypatch, tmp_pat
 @pytest.mark.slow
 def test_every_encoder_is_fine_tuned_on_every_task(one_device, config, tmp_path):
     workdir = tmp_path / "run"
-    runs = pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, 2)
+    runs, _ = pretrain_objectives(config["pretraining"], ["mlm", "electra"], workdir, 2)
     assert {name: sorted(path.name for path in directory.iterdir()) for name, directory in runs.items()} == {
         "mlm": ["seed_0", "seed_1"],
         "electra": ["seed_0", "seed_1"],

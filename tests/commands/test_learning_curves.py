@@ -85,9 +85,11 @@ def fakes(monkeypatch):
         if config.train.num_steps > 500:
             raise FloatingPointError("diverged")
         names = variants or tuple(suite.variants)
-        return [Result(name, seed, {"mlm_loss": 9.0 - seed}) for seed in range(num_seeds) for name in names]
+        found = [Result(name, seed, {"mlm_loss": 9.0 - seed}) for seed in range(num_seeds) for name in names]
+        return found, []
 
-    def evaluate_on_tasks(tasks, workdir, inits, seeds):
+    def evaluate_on_tasks(tasks, workdir, inits, seeds, without):
+        assert not without
         asked.append((dict(inits), list(seeds)))
         found = [Result(name, seed, {"cola mcc": seed / 4}) for name in inits for seed in seeds]
         return Evaluation(found, {}, {})
@@ -137,7 +139,8 @@ def test_every_point_is_a_run_of_its_own_and_random_weights_are_shared(fakes, tm
 
 
 def test_a_run_that_diverges_on_a_task_stops_no_number_of_tokens(fakes, monkeypatch, tmp_path):
-    def evaluate_on_tasks(tasks, workdir, inits, seeds):
+    def evaluate_on_tasks(tasks, workdir, inits, seeds, without):
+        assert not without
         found = [Result(name, seed, {"cola mcc": 0.5} if seed else {}) for name in inits for seed in seeds]
         return Evaluation(found, {}, {}, (f"task cola: of {len(seeds)} seeds the first diverged",))
 

@@ -44,7 +44,7 @@ costs = {
     )
     for name in suite.variants
 }
-results = pretrain_suite(suite, config, workdir, 1)
+results, _ = pretrain_suite(suite, config, workdir, 1)
 print(json.dumps({"costs": costs, "metrics": {result.model: result.metrics for result in results}}))
 """
 
