@@ -36,10 +36,16 @@ def curves_of(points: Mapping[Budget, Sequence[Result]], metric: str) -> dict[st
     return curves
 
 
-def plot_curves(points: Mapping[Budget, Sequence[Result]], random: Sequence[Result], path: Path) -> None:
+def plot_curves(
+    points: Mapping[Budget, Sequence[Result]], random: Sequence[Result], reference: str, path: Path
+) -> None:
     """Write the picture as PNG: medians over seeds, the range from the lowest to the highest shaded, and the
     medians of newly initialised weights dashed. A variant has one colour in all panels; the legend of all is
-    in the first. Without matplotlib, print that it is not drawn; without metrics there is nothing to draw."""
+    in the first. Without matplotlib, print that it is not drawn; without metrics there is nothing to draw.
+
+    Args:
+      reference: the variant that has these numbers of tokens.
+    """
     metrics = list(
         dict.fromkeys(key for results in points.values() for one in results for key in one.metrics)
     )
@@ -67,7 +73,7 @@ def plot_curves(points: Mapping[Budget, Sequence[Result]], random: Sequence[Resu
         for name, summary in summarize(random, metric).items() if metric in _metrics(random) else ():
             line = axes.axhline(summary.median, linestyle="--", color="grey", label=row_label(name))
             handles.setdefault(name, line)
-        axes.set(xscale="log", xlabel="tokens", ylabel=metric)
+        axes.set(xscale="log", xlabel=f"tokens of {reference}, equal FLOPs", ylabel=metric)
         axes.grid(alpha=0.3)
     for axes in panels[len(metrics) :]:
         axes.remove()

@@ -12,9 +12,9 @@ The directory of the curves:
     finetuning/TASK/             one experiment for all numbers of tokens
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
@@ -25,7 +25,7 @@ from electra_jax.comparison.downstream import FOLDER, raise_diverged, with_first
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import DivergedRun, plan_suite, pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import lost_entry, lost_lines
+from electra_jax.comparison.tables import length_lines, lengths_of, lost_entry, lost_lines, runs_of
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.tables import results_table
 from electra_jax.runs.only_writer import Check
@@ -57,8 +57,7 @@ def learning_curves(
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
       FloatingPointError: after the last line, if runs diverged.
     """
-    suite, curves, random, starts = SUITES[suite_name], {}, {}, {}
-    contents: dict[str, Any] = {"suite": suite_name, "config": config.to_dict()}
+    suite, points, random, starts = SUITES[suite_name], {}, {}, {}
     notes: list[str] = []
     diverged: list[str] = []
     lost: list[DivergedRun] = []
@@ -77,21 +76,52 @@ def learning_curves(
         starts = {name: f"{budget.folder}/{variant}" for name, variant in found.items()} | starts
         judged, causes = judges.on_tasks(placed, workdir, budget.seeds, starts)
         diverged += causes
-        curves[budget] = [
+        results = [
             result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
             for result in judged[: len(placed)]
         ]
+        points[budget] = _Point(results, runs_of(suite, sized, trained, runs))
         random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
         check()
-        points = [{"tokens": one.tokens, "results": to_json(results)} for one, results in curves.items()]
-        written = contents | {"points": points, "random": to_json([*random.values()])} | lost_entry(lost)
-        write_json(workdir / CURVES_FILE, written)
-        plot_curves(curves, [*random.values()], workdir / CURVES_PICTURE)
-    yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs"
-    yield from _tables(curves, [*random.values()])
+        _write(suite_name, config, points, [*random.values()], lost, workdir)
+    yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs, tokens of {_reference(suite_name)}"
+    for point in points.values():
+        yield from length_lines(point.runs, workdir)
+    yield from _tables({budget: point.results for budget, point in points.items()}, [*random.values()])
     yield from dict.fromkeys(notes)
     yield from lost_lines(lost)
     raise_diverged(diverged, lost)
+
+
+class _Point(NamedTuple):
+    """The runs with one number of tokens."""
+
+    results: list[Result]
+    runs: dict[str, dict[Path, dict[str, Any]]]  # see `runs_of`
+
+
+def _reference(suite_name: str) -> str:
+    """The variant that has the numbers of tokens."""
+    return next(iter(SUITES[suite_name].variants))
+
+
+def _write(
+    suite_name: str,
+    config: config_dict.ConfigDict,
+    points: Mapping[Budget, _Point],
+    random: Sequence[Result],
+    lost: Sequence[DivergedRun],
+    workdir: Path,
+) -> None:
+    """Write curves.json and the picture."""
+    lines = [
+        {"tokens": budget.tokens, "lengths": lengths_of(point.runs), "results": to_json(point.results)}
+        for budget, point in points.items()
+    ]
+    contents = {"suite": suite_name, "config": config.to_dict(), "points": lines, "random": to_json(random)}
+    write_json(workdir / CURVES_FILE, contents | lost_entry(lost))
+    curves = {budget: point.results for budget, point in points.items()}
+    plot_curves(curves, random, _reference(suite_name), workdir / CURVES_PICTURE)
 
 
 def _tables(curves: dict[Budget, list[Result]], random: Sequence[Result]) -> Iterator[str]:

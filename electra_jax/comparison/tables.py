@@ -1,6 +1,6 @@
 """What `compare` and `evaluate` write and print: figures as JSON, plots, and tables for the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from electra_jax.comparison.downstream import FOLDER, Evaluation
 from electra_jax.comparison.pairs import PAIRS
 from electra_jax.comparison.pretraining import DivergedRun, suite_runs
 from electra_jax.comparison.reference_curves import REFERENCE_FILE, write_reference
-from electra_jax.comparison.suites import SUITES
+from electra_jax.comparison.suites import SUITES, Suite
 from electra_jax.finetuning.encoder_shapes import num_encoder_parameters
 from electra_jax.finetuning.figures import plot
 from electra_jax.finetuning.results import Result, models_of, to_json
@@ -38,8 +38,8 @@ def write_comparison(
     Args:
       lost: runs without a result. With one of them no reference curves are written: they have all seeds.
     """
-    suite, models = SUITES[suite_name], models_of(results)
-    runs = {name: suite_runs(suite, config, name, 0, workdir) for name in suite.variants if name in models}
+    suite = SUITES[suite_name]
+    runs = runs_of(suite, config, results, workdir)
     sizes = {name: _encoder_size(*variant.values()) for name, variant in runs.items()}
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
     write_json(workdir / COMPARISON_FILE, contents | {"encoder_parameters": sizes} | lost_entry(lost))
@@ -48,19 +48,51 @@ def write_comparison(
     num_seeds = len({result.seed for result in results})
     seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
     yield f"{suite_name}: median (lowest–highest) of {seeds}, equal FLOPs"
-    for variants in runs.values():
-        for directory, variant in variants.items():
-            num_steps, batch_size = variant["train"]["num_steps"], variant["train"]["batch_size"]
-            tokens = num_steps * batch_size * config.data.sequence_length
-            run = directory.parent.relative_to(workdir)
-            warmup = f"{variant['optimizer']['warmup_steps']:,} steps of warm-up"
-            yield f"{run}: {num_steps:,} steps, {tokens / 1e6:.1f} M tokens a run, {warmup}"
+    yield from length_lines(runs, workdir)
     yield from _sizes_of(sizes)
     yield from results_table(results, metrics)
     if suite.keeps_curves and not lost:
         name = next(iter(suite.variants))
         seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
         yield f"{write_reference(seeds, workdir)}"
+
+
+def runs_of(
+    suite: Suite, config: config_dict.ConfigDict, results: Sequence[Result], workdir: Path
+) -> dict[str, dict[Path, dict[str, Any]]]:
+    """Variant with results → its runs with seed 0 as in `suite_runs`, in the order of the suite."""
+    models = models_of(results)
+    return {name: suite_runs(suite, config, name, 0, workdir) for name in suite.variants if name in models}
+
+
+def lengths_of(runs: Mapping[str, Mapping[Path, dict[str, Any]]]) -> dict[str, dict[str, int]]:
+    """Variant → the steps of all its runs together, and their tokens, padding included.
+
+    Args:
+      runs: as from `runs_of`.
+    """
+    return {
+        name: {
+            "num_steps": sum(variant["train"]["num_steps"] for variant in variants.values()),
+            "tokens": sum(map(_num_tokens, variants.values())),
+        }
+        for name, variants in runs.items()
+    }
+
+
+def length_lines(runs: Mapping[str, Mapping[Path, dict[str, Any]]], workdir: Path) -> Iterator[str]:
+    """Lines for the terminal: steps, tokens and warm-up of each run of `runs_of`."""
+    for variants in runs.values():
+        for directory, variant in variants.items():
+            run = directory.parent.relative_to(workdir)
+            warmup = f"{variant['optimizer']['warmup_steps']:,} steps of warm-up"
+            tokens = f"{_num_tokens(variant) / 1e6:.1f} M tokens a run"
+            yield f"{run}: {variant['train']['num_steps']:,} steps, {tokens}, {warmup}"
+
+
+def _num_tokens(variant: dict[str, Any]) -> int:
+    train = variant["train"]
+    return train["num_steps"] * train["batch_size"] * variant["data"]["sequence_length"]
 
 
 def lost_entry(lost: Sequence[DivergedRun]) -> dict[str, Any]:

@@ -132,9 +132,9 @@ def test_every_point_is_a_run_of_its_own_and_random_weights_are_shared(fakes, tm
         "metrics": {"mlm_loss": 9.0, "cola mcc": 0.0},
     }
     assert [(one["model"], one["seed"]) for one in contents["random"]] == [("random", 0), ("random", 1)]
-    assert lines[3].startswith("| 0.0032 M tokens, mlm_mask | 2 | 8.500 (8.000–9.000) |")
-    assert lines[8].startswith("| | seeds | cola mcc | cola mcc, mean difference to random |")
-    assert lines[10].startswith("| random | 2 | 0.125 (0.000–0.250) |")
+    assert lines[7].startswith("| 0.0032 M tokens, mlm_mask | 2 | 8.500 (8.000–9.000) |")
+    assert lines[12].startswith("| | seeds | cola mcc | cola mcc, mean difference to random |")
+    assert lines[14].startswith("| random | 2 | 0.125 (0.000–0.250) |")
     assert (tmp_path / "curves.png").is_file()
 
 
@@ -205,7 +205,7 @@ def test_the_legend_names_the_curves_of_all_panels(monkeypatch, tmp_path):
         Result("other rtd", 0, {"loss": 3.1, "auc": 0.8}),
         Result("task", 0, {"f1": 0.5, "mcc": 0.4}),  # not in the first panel
     ]
-    plot_curves({Budget(10, 1): results}, [Result("random", 0, {"f1": 0.3})], tmp_path / "curves.png")
+    plot_curves({Budget(10, 1): results}, [Result("random", 0, {"f1": 0.3})], "rtd", tmp_path / "curves.png")
     [figure] = drawn
     legend = figure.axes[0].get_legend()
     named = dict(zip([text.get_text() for text in legend.get_texts()], legend.get_lines(), strict=True))
@@ -223,6 +223,7 @@ def test_the_legend_names_the_curves_of_all_panels(monkeypatch, tmp_path):
         ("mcc", "task"),
     ]
     assert len(figure.axes) == 4  # none is empty
+    assert {axes.get_xlabel() for axes in figure.axes} == {"tokens of rtd, equal FLOPs"}
     for _, line in shown:
         assert color_of(line) == color_of(named[line.get_label()])
     assert named["random"].get_linestyle() == "--"
@@ -246,6 +247,20 @@ def test_pairs_of_every_number_of_tokens_are_kept(fakes, monkeypatch, tmp_path):
     points = json.loads((tmp_path / "curves.json").read_text())["points"]
     assert all(one["metrics"]["pairs x"] == 0.75 for point in points for one in point["results"])
     assert lines.count("a note") == 1
+
+
+def test_curves_say_how_long_each_variant_was_trained(fakes, tmp_path):
+    lines = curves(tmp_path, [Budget(3_200, 1), Budget(6_400, 1)], {})
+    points = json.loads((tmp_path / "curves.json").read_text())["points"]
+    assert lines[0].endswith("equal FLOPs, tokens of deberta_v3")
+    for point, steps in zip(points, (100, 200), strict=True):
+        assert point["tokens"] == steps * 4 * 8  # of deberta_v3, which is not trained
+        assert [*point["lengths"]] == ["electra", "mlm_mask"]
+        assert all(one["tokens"] == one["num_steps"] * 4 * 8 for one in point["lengths"].values())
+        longer = point["lengths"]["mlm_mask"]["num_steps"]
+        assert longer > 1.2 * steps
+        [line] = [line for line in lines if line.startswith(f"tokens_{point['tokens']}/mlm_mask: ")]
+        assert f": {longer} steps, 0.0 M tokens a run, " in line
 
 
 @pytest.mark.parametrize(

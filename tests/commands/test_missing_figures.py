@@ -75,7 +75,7 @@ def test_an_undefined_loss_is_not_that_with_other_masks(numbers, expected, monke
 
 
 def test_curves_without_any_metric_have_no_picture(tmp_path):
-    plot_curves({Budget(10, 1): [Result("a", 0, {})]}, [], tmp_path / "curves.png")
+    plot_curves({Budget(10, 1): [Result("a", 0, {})]}, [], "a", tmp_path / "curves.png")
     assert not list(tmp_path.iterdir())
 
 
