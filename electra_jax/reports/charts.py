@@ -26,6 +26,7 @@ MARK_COLOURS = {
     "restart": "#808080",
 }
 OTHER_MARK = "#94820f"
+SHARED_LEVEL = "#808080"  # of the loss of counting tokens
 MAX_MARKS = 150  # of one kind, run and chart
 HEIGHT = 240  # pixels
 MANY_POINTS = 40  # evaluations that are drawn small
@@ -140,23 +141,29 @@ class ChartMaker:
         """The range of the recipe's own runs, for held-out metrics or else those of training."""
         bands = run.reference.curves if run.reference is not None else {}
         band = bands.get(panel.points) or bands.get(panel.training)
-        if band is None:
+        if band is None or run.tokens_per_step is None:
             return
         values = [
             np.array([math.nan if value is None else value for value in side], float)
             for side in (band.low, band.high)
         ]
-        figure.varea(
-            x=band.steps, y1=values[0], y2=values[1], color=style["colour"], alpha=0.16, level="underlay"
-        )
+        steps = [tokens / run.tokens_per_step for tokens in band.tokens]  # runs may have other batches
+        figure.varea(x=steps, y1=values[0], y2=values[1], color=style["colour"], alpha=0.16, level="underlay")
 
     def _counting(self, figure: Any) -> list[float]:
-        """The loss of a model that only counts tokens, of the first run that knows it."""
-        found = [run.curves[COUNTING].last() for run in self._runs.values() if COUNTING in run.curves]
-        if not found or found[0] is None:
-            return []
-        figure.hspan(y=[found[0]], color="#808080", line_dash="dashed", width=1.2)
-        return found[:1]
+        """The loss of a model that only counts tokens: one level, or where it differs, as with other text,
+        one of each run in its colour."""
+        found = [
+            (run.curves[COUNTING].last(), _style(index)["colour"])
+            for index, run in enumerate(self._runs.values())
+            if COUNTING in run.curves
+        ]
+        found = [(level, colour) for level, colour in found if level is not None]
+        if len({level for level, _ in found}) == 1:
+            found = [(found[0][0], SHARED_LEVEL)]
+        for level, colour in found:
+            figure.hspan(y=[level], color=colour, line_dash="dashed", width=1.2)
+        return [level for level, _ in found]
 
     def _draw_marks(self, figure: Any, name: str) -> None:
         from bokeh.models import HoverTool

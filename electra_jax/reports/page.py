@@ -146,7 +146,7 @@ def _run(page: Page, name: str) -> dict[str, Any]:
 
 
 def _reference(run: RunView) -> str:
-    if run.reference is None:
+    if run.reference is None or run.tokens_per_step is None:  # then no band is drawn
         return ""
     seeds, differences = len(run.reference.seeds), run.reference.differences
     same = "with the same settings and data"

@@ -1,6 +1,7 @@
 """What a report shows of a run directory. Missing and damaged files become sentences, not errors."""
 
 import functools
+import math
 import operator
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ MAX_JSON = 64 * 2**20  # bytes
 EXPECTED = (
     "expected a directory of electra_jax.pretrain, of `electra_jax.convert import` or of electra_jax.soup"
 )
+
+ROW_SIZES = (("train", "batch_size"), ("data", "sequence_length"))  # sections and keys
 
 
 class RunView(NamedTuple):
@@ -46,6 +49,14 @@ class RunView(NamedTuple):
     def is_local(self) -> bool:
         """Whether the directory is the run itself, not a copy of it."""
         return bucket_of(self.path) is None
+
+    @property
+    def tokens_per_step(self) -> int | None:
+        """Ids of rows in a step; None if it is unknown, or not the same in all stages."""
+        sizes = [self.config.get(section, {}).get(key) for section, key in ROW_SIZES]
+        if self.config.get("stages") or not all(isinstance(size, int) and size > 0 for size in sizes):
+            return None
+        return math.prod(sizes)
 
     @property
     def step(self) -> int:

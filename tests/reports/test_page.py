@@ -328,7 +328,8 @@ def test_the_page_of_a_million_steps_is_small(tmp_path):
 )
 def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     run = read_run(str(make_run(tmp_path / "run")))
-    band = types.SimpleNamespace(steps=[4, 8, 12], low=[6.0, None, 5.0], high=[7.0, None, 5.5])
+    run.config["train"]["batch_size"], run.config["data"]["sequence_length"] = 2, 8
+    band = types.SimpleNamespace(tokens=[64, 128, 192], low=[6.0, None, 5.0], high=[7.0, None, 5.5])
     reference = types.SimpleNamespace(
         recipe="configs/debug.py", seeds=[0, 1], differences=differences, curves={"mlm_loss": band}
     )
