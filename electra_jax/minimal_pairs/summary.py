@@ -15,7 +15,7 @@ class Share(NamedTuple):
     """How many pairs are right; a tie counts one half."""
 
     accuracy: float
-    standard_error: float  # over pairs
+    standard_error: float | None  # over pairs; None if a phenomenon has only one
     num_pairs: int
     num_ties: int
 
@@ -55,15 +55,17 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 def _share(credits_n: np.ndarray) -> Share:
-    error = float(credits_n.std() / math.sqrt(len(credits_n)))
-    return Share(float(credits_n.mean()), error, len(credits_n), int((credits_n == 0.5).sum()))
+    count = len(credits_n)
+    error = float(credits_n.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+    return Share(float(credits_n.mean()), error, count, int((credits_n == 0.5).sum()))
 
 
 def _mean(shares: Sequence[Share]) -> Share:
     """The mean of phenomena, whose errors are independent."""
+    errors = [share.standard_error for share in shares]
     return Share(
         float(np.mean([share.accuracy for share in shares])),
-        math.hypot(*(share.standard_error for share in shares)) / len(shares),
+        None if None in errors else math.hypot(*errors) / len(shares),
         sum(share.num_pairs for share in shares),
         sum(share.num_ties for share in shares),
     )

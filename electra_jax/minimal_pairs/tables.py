@@ -8,7 +8,7 @@ from typing import NamedTuple
 from data_pipelines.whole_files import named_errors
 from electra_jax.configuration.extras import can_draw
 from electra_jax.finetuning.figures import row_label
-from electra_jax.finetuning.tables import markdown_table
+from electra_jax.finetuning.tables import MISSING, markdown_table
 from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, Share, Summary
 
 CHANCE = 0.5
@@ -43,7 +43,8 @@ def table_lines(summaries: Mapping[str, Summary]) -> Iterator[str]:
 
 
 def _with_error(share: Share) -> str:
-    return f"{share.accuracy:.3f} ± {share.standard_error:.3f}"
+    error = MISSING if share.standard_error is None else f"{share.standard_error:.3f}"
+    return f"{share.accuracy:.3f} ± {error}"
 
 
 class _Panel(NamedTuple):

@@ -13,8 +13,8 @@ from electra_jax.minimal_pairs import evaluation
 from electra_jax.minimal_pairs.evaluation import Options, evaluate_minimal_pairs
 from electra_jax.minimal_pairs.models import ScoredModel
 from electra_jax.minimal_pairs.scoring import Scores
-from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize
-from electra_jax.minimal_pairs.tables import MAX_MODELS, MAX_ROWS, ROW_INCHES, plot
+from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize, to_json
+from electra_jax.minimal_pairs.tables import MAX_MODELS, MAX_ROWS, ROW_INCHES, plot, table_lines
 from support import tiny_export
 from support.commands import run_module
 
@@ -27,10 +27,31 @@ def test_a_tie_counts_one_half_and_a_field_is_the_mean_of_its_phenomena():
     total, groups = summarize(pairs, good, bad)
     assert {name: share.accuracy for name, share in groups[PHENOMENA].items()} == {"a": 0.625, "b": 1, "c": 0}
     assert groups[PHENOMENA]["a"].num_ties == 1
-    assert groups[PHENOMENA]["a"].standard_error == pytest.approx(np.std([1, 1, 0.5, 0]) / 2)
+    assert groups[PHENOMENA]["a"].standard_error == pytest.approx(np.std([1, 1, 0.5, 0], ddof=1) / 2)
     assert list(groups[FIELDS]) == ["syntax"] and groups[FIELDS]["syntax"].accuracy == 0.8125
     assert {name: share.accuracy for name, share in groups[TERMS].items()} == {"binding": 1, "islands": 0.625}
     assert total.accuracy == pytest.approx((0.625 + 1 + 0) / 3) and total.num_pairs == 7
+
+
+def test_the_standard_error_is_that_of_the_accuracy_over_other_pairs():
+    pairs = [MinimalPair("x:1", "g", "b", f"p{number // 2}", "", "") for number in range(20)]
+    draws = np.random.default_rng(0).integers(0, 2, (1000, len(pairs))).astype(float)
+    totals = [summarize(pairs, good, 1 - good).total for good in draws]
+    errors = np.array([total.standard_error for total in totals])
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(
+        np.std([total.accuracy for total in totals]), rel=0.05
+    )
+
+
+def test_one_pair_of_a_phenomenon_has_no_standard_error():
+    pairs = [MinimalPair("x:1", "g", "b", name, "syntax", name) for name in "aab"]
+    summary = summarize(pairs, np.array([1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0]))
+    shares = [summary.groups[PHENOMENA]["b"], summary.groups[TERMS]["b"], summary.total]
+    shares += [summary.groups[FIELDS]["syntax"]]
+    assert [share.standard_error for share in shares] == [None] * 4
+    assert summary.groups[PHENOMENA]["a"].standard_error == 0.5
+    assert to_json(summary)["standard_error"] is None
+    assert list(table_lines({"run": summary}))[-1] == "| 1: run | 0.750 ± – | 0 |"
 
 
 class FakeScorer:
