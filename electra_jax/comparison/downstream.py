@@ -21,8 +21,8 @@ PRETRAINING_ADVICE = (
     '.on_nonfinite="skip". compare also leaves variants out with --variants, and seeds with fewer --seeds.'
 )
 TASK_ADVICE = (
-    "Tasks: give the task other settings in another --workdir; electra_jax.evaluate also takes more with "
-    "--sweep."
+    "Tasks: give the task other settings in another --workdir. compare has them in the recipe of --tasks, "
+    "evaluate in --config.tasks, and takes more values with --sweep, also in this --workdir."
 )
 FOLDER = "finetuning"  # of the workdir: holds a folder for each task
 

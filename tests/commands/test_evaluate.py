@@ -244,6 +244,9 @@ def test_runs_that_diverge_stop_no_task_and_no_table(monkeypatch, tmp_path):
         "task some: 1 of 6 runs diverged and have no result:",
         "some: the loss is nan.",
     ]
+    advice = str(error.value).splitlines()[-1]  # each command with the flags that it has
+    assert "compare has them in the recipe of --tasks" in advice
+    assert "evaluate in --config.tasks, and takes more values with --sweep" in advice
     raise_diverged(())
 
 
