@@ -52,9 +52,8 @@ def main() -> None:
     require_extra("finetune", "evaluating on tasks")
     with leaving_at_once(), only_writer(workdir, EVALUATION_RESULTS) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
-        if FLAGS.init_from:
-            inits, lost = {name: name for name in FLAGS.init_from}, []
-        else:
+        inits, lost = {name: name for name in FLAGS.init_from or ()}, []
+        if not inits:
             inits, lost = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
         without, seeds = [(run.model, run.seed) for run in lost], range(num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, seeds, FLAGS.sweep, without)
