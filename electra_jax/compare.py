@@ -71,7 +71,7 @@ def define_more_flags() -> None:
     flags.DEFINE_enum("suite", "embedding_sharing", sorted(SUITES), "What to compare.")
     flags.DEFINE_list("variants", [], "Some of the suite's variants, separated by commas; default: all.")
     define_seeds(3, "Seeds per variant.")
-    flags.DEFINE_list("tokens", [], "TOKENS[:SEEDS], separated by commas, such as 1e6:5,10e6:3: curves.")
+    flags.DEFINE_list("tokens", [], "Learning curves: TOKENS[:SEEDS], separated by commas: 1e6:5,10e6:3.")
     define_pairs()
     flags.DEFINE_string("tasks", None, "Configuration of tasks to fine-tune on, such as configs/evaluate.py.")
 

@@ -27,7 +27,7 @@ def stripping_lines(tokenizer: Tokenizer) -> list[str]:
         return []
     return [
         f"marks            stripped in every script: {EXAMPLE} becomes {_normalized(tokenizer, EXAMPLE)}; no "
-        "text was read, so how many words that changes is not known"
+        "text was read, so how many words this changes is unknown"
     ]
 
 

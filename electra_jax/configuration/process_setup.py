@@ -16,9 +16,10 @@ from electra_jax.training.host_memory import keep_freed_memory, limit_arenas
 THRESHOLDS = 200_000, 50, 100  # of the three generations: gc.set_threshold
 MEMORY_FRACTION = "XLA_CLIENT_MEM_FRACTION"
 FORMER_NAME = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # JAX still reads it, and refuses both together
-# They decide which masks and samples are drawn from a key: those of JAX's defaults, with which runs are
-# recorded, tested and resumed.
+# They decide which numbers a seed gives: those of JAX's defaults, with which runs are recorded, tested and
+# resumed.
 RANDOM_NUMBERS = {
+    "jax_default_prng_impl": "threefry2x32",
     "jax_enable_x64": False,
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
@@ -55,7 +56,7 @@ def draw_as_recorded() -> None:
         jax.config.update(name, value)
     if changed:
         names = ", ".join(name.upper() for name in changed)
-        print(f"{names}: not used here, since masks and samples would be others.", file=sys.stderr)
+        print(f"Ignored: {names}. Initial weights, masks and samples would change.", file=sys.stderr)
 
 
 def use_gpu_memory_as_planned() -> None:

@@ -12,7 +12,12 @@ from electra_jax.objectives.corruption import mask_tokens
 from support.paths import ROOT
 from support.tiny import SPECIAL
 
-CHANGED = {"JAX_ENABLE_X64": "1", "JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "5"}
+CHANGED = {
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_ENABLE_X64": "1",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_RANDOM_SEED_OFFSET": "5",
+}
 COMMAND = """
 import numpy as np
 from electra_jax.configuration.process_setup import prepare_process
@@ -25,7 +30,8 @@ for array in drawn():
 
 
 def drawn():
-    """What a run draws for two rows: positions, what the generator sees, and numbers for its samples."""
+    """What a run draws for two rows: positions, what the generator sees, and numbers for its samples; and
+    initial weights."""
     ids_BL = jnp.arange(2 * 32, dtype=jnp.int32).reshape(2, 32) % 20 + 10
     noise = mask_tokens(
         jax.random.key(3, impl="threefry2x32"),
@@ -36,7 +42,8 @@ def drawn():
         mask_token_prob=0.8,
         type_vocab_size=2,
     )
-    return noise.positions_BP, noise.masked_ids_BL, noise.uniforms_BP
+    weights_E = jax.random.normal(jax.random.key(0), (4,), jnp.float32)
+    return noise.positions_BP, noise.masked_ids_BL, noise.uniforms_BP, weights_E
 
 
 def test_a_command_draws_the_same_whatever_the_environment_has():
