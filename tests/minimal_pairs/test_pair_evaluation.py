@@ -104,7 +104,7 @@ def test_an_interrupted_command_scores_what_is_missing(options, tmp_path):
     text = evaluate(options)
     assert FakeScorer.calls[3:] == [("other", "two longer")]
     assert "other: 2 sentences are longer than its rows and were scored in parts" in text
-    assert "| 1: runs/a generator | 1.000 ± 0.000 | 0 |" in text and "| one | 1.000 | 0.000 | 1.000 |" in text
+    assert "| 1: runs/a generator | 1.000 ± – | 0 |" in text and "| one | 1.000 | 0.000 | 1.000 |" in text
     assert evaluate(options) == text and len(FakeScorer.calls) == 4
 
     # Another checkpoint, other sentences, another file: each is scored again, and nothing else.
