@@ -181,8 +181,8 @@ def _add_comparing_flags(add) -> None:
         type=whole(1),
         default=CleaningSettings.min_shared,
         metavar="N",
-        help="how many such places a document may not have; of a whole evaluation text with fewer words not "
-        f"even one {DEFAULT}",
+        help="drop a document with this many such places or more; a whole evaluation text of fewer words "
+        f"always counts {DEFAULT}",
     )
 
 

@@ -147,6 +147,7 @@ def _filters(partial: Path, settings: CleaningSettings) -> tuple[str, str, int]:
                 settings.evaluation_fields,
                 settings.shared_words,
                 settings.document_separator,
+                settings.min_shared,
             )
         with open(index, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

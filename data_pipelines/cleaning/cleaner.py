@@ -70,10 +70,8 @@ class Cleaner:
         if self._index is not None:
             numbers = word_numbers(text)
             shared = self._index.shared(numbers)
-            # A short text is one place, and can never be more.
-            if shared >= settings.min_shared or (
-                shared and self._index.has_whole_text(numbers, settings.shared_words)
-            ):
+            # A whole short text may have too few places, and can never have more.
+            if shared >= settings.min_shared or (shared and self._index.has_whole_text(numbers)):
                 return Outcome(text, CONTAMINATION, str(shared), language, removed, changes)
         text, masked = mask(text, settings.mask, settings.phone_regions)
         changes.update({f"masked_{kind}": count for kind, count in masked.items()})

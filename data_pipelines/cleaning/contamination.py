@@ -15,12 +15,19 @@ from data_pipelines.documents import MissingFieldError, read_documents, read_fie
 from data_pipelines.whole_files import written_whole
 
 FEWEST_WORDS = 8
+WHOLE = "whole_"  # before the length in names of arrays with the hashes of whole texts
 
 
 def write_index(
-    path: Path, sources: Sequence[str], fields: Sequence[str], n: int, document_separator: str
+    path: Path,
+    sources: Sequence[str],
+    fields: Sequence[str],
+    n: int,
+    document_separator: str,
+    min_shared: int = 1,
 ) -> int:
-    """Write the hashes of all n-grams of evaluation files, int64 lengths beside uint64 hashes, sorted.
+    """Write the hashes of all n-grams of evaluation files, and those of whole texts with fewer than
+    `min_shared` n-grams: for each length an array, uint64, sorted.
 
     Args:
       fields: of their records, each read as a text of its own; of a source those that it has. A .txt file
@@ -33,23 +40,25 @@ def write_index(
       OSError, ValueError: as `read_documents`; a source without any of the fields, or a field of no source
         unless all are .txt files; or no text is long enough.
     """
-    grams: dict[int, list[np.ndarray]] = {}
+    grams: dict[str, list[np.ndarray]] = {}
     num_short = 0
     for text in _texts(sources, fields, document_separator):
         numbers = word_numbers(text)
         length = min(n, len(numbers))
         if length < min(n, FEWEST_WORDS):
             num_short += 1
-        else:
-            grams.setdefault(length, []).append(ngram_numbers(numbers, length))
+            continue
+        grams.setdefault(str(length), []).append(ngram_numbers(numbers, length))
+        if len(numbers) < n + min_shared - 1:
+            grams.setdefault(f"{WHOLE}{len(numbers)}", []).append(ngram_numbers(numbers, len(numbers)))
     if not grams:
         raise ValueError(
             f"--decontaminate: got {', '.join(sources)} with {num_short:,} texts, expected one of "
             f"{min(n, FEWEST_WORDS)} words or more; check the files and --evaluation_fields"
         )
-    unique = {length: np.unique(np.concatenate(parts)) for length, parts in grams.items()}
+    unique = {name: np.unique(np.concatenate(parts)) for name, parts in grams.items()}
     with written_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **{str(length): hashes for length, hashes in unique.items()})
+        np.savez(file, **unique)
     return num_short
 
 
@@ -90,17 +99,24 @@ class Index:
 
     def __init__(self, path: str | Path):
         with np.load(path) as file:
-            self._hashes = {int(length): file[length] for length in file.files}
+            hashes = {name: file[name] for name in file.files}
+        self._places = {int(name): of for name, of in hashes.items() if not name.startswith(WHOLE)}
+        self._whole = {
+            int(name.removeprefix(WHOLE)): of for name, of in hashes.items() if name.startswith(WHOLE)
+        }
 
     def shared(self, numbers: np.ndarray) -> int:
         """How many n-grams of a text, given as the numbers of its words, are in evaluation texts."""
-        return sum(self._shared_of(numbers, length) for length in self._hashes)
+        return sum(_count(numbers, length, hashes) for length, hashes in self._places.items())
 
-    def has_whole_text(self, numbers: np.ndarray, n: int) -> bool:
-        """Whether an evaluation text of fewer than `n` words, the n of `write_index`, is in a text."""
-        return any(self._shared_of(numbers, length) for length in self._hashes if length < n)
+    def has_whole_text(self, numbers: np.ndarray) -> bool:
+        """Whether a whole evaluation text with fewer n-grams than the min_shared of `write_index` is in a
+        text."""
+        return any(_count(numbers, length, hashes) for length, hashes in self._whole.items())
 
-    def _shared_of(self, numbers: np.ndarray, length: int) -> int:
-        hashes, grams = self._hashes[length], ngram_numbers(numbers, length)
-        places = np.minimum(np.searchsorted(hashes, grams), len(hashes) - 1)
-        return int((hashes[places] == grams).sum())
+
+def _count(numbers: np.ndarray, length: int, hashes: np.ndarray) -> int:
+    """How many n-grams of this length a text has among sorted hashes."""
+    grams = ngram_numbers(numbers, length)
+    places = np.minimum(np.searchsorted(hashes, grams), len(hashes) - 1)
+    return int((hashes[places] == grams).sum())

@@ -79,7 +79,7 @@ def meaning(reason: str, settings: CleaningSettings) -> str:
         LANGUAGE: f"not one of {', '.join(settings.languages)} with probability "
         f"{settings.language_threshold:g} or more",
         CONTAMINATION: f"{settings.min_shared} or more times {settings.shared_words} words of an evaluation "
-        "text, or a whole shorter one",
+        "text, or a whole one of fewer words",
         C4_BAD_WORDS: "a word of --bad_words",
         EMPTY: "nothing was left",
         EXACT: "the whole text of an earlier document",

@@ -54,7 +54,7 @@ class CleaningSettings:
     decontaminate: tuple[str, ...] = ()  # sources of evaluation text
     evaluation_fields: tuple[str, ...] = ("text",)
     shared_words: int = 13  # consecutive words that must be the same
-    min_shared: int = 1  # places where they are; of a whole shorter text one is enough
+    min_shared: int = 1  # places where they are, or all of a text that has fewer
     mask: tuple[str, ...] = ()  # of masking.KINDS
     phone_regions: tuple[str, ...] = ()
     piece_chars: int = 4_000_000  # characters of text that become one file, or a little more

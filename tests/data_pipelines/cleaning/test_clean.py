@@ -259,6 +259,19 @@ def test_a_cleaning_of_an_earlier_version_is_refused(small, is_finished):
         assert clean(str(out), settings, start_over=True)["kept"] == 9
 
 
+@pytest.mark.parametrize("num_words", [8, 12, 13, 14, 15, 20])
+def test_a_whole_evaluation_text_is_dropped_with_too_few_places(num_words, tmp_path):
+    """A text of 13 words is one place, and can never be three. A part of a longer one is no whole text."""
+    words = [f"word{n}" for n in range(num_words)]
+    texts = [f"It says: {' '.join(some)} and ends." for some in (words, words[:-1][:14])]
+    source = write_texts(tmp_path / "a.jsonl", texts)
+    evaluation = write_texts(tmp_path / "test.jsonl", [" ".join(words)])
+    chosen = {"rules": ("none",), "duplicates": "none", "decontaminate": (evaluation,), "min_shared": 3}
+    counts = clean(str(tmp_path / "out"), CleaningSettings(input=(source,), **chosen))
+    assert counts["dropped"] == {"contamination": 1}
+    assert [one["document"] for one in read_results(tmp_path / "out", "dropped")] == [1]
+
+
 def test_one_process_at_a_time(small, monkeypatch):
     settings, out = small
     calls, original = [], builder.find_duplicates
