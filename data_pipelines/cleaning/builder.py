@@ -80,27 +80,30 @@ def _existing(directory: Path, recorded: dict[str, Any]) -> dict[str, Any]:
     info = read_json(directory / INFO_FILE, INFO_FORM)
     difference = _difference(info["settings"], recorded)
     if difference:
+        usable = " Its files can still be used." * _is_of_another_version(info["settings"], recorded)
         raise FileExistsError(
-            f"{directory} holds a cleaning with {difference}. Choose another --out, or remove it."
+            f"{directory} holds a cleaning with {difference}.{usable} Choose another --out, or remove it."
         )
     return info["counts"]
 
 
 def _difference(had: dict[str, Any], recorded: dict[str, Any]) -> str:
     """What another cleaning has than this one, "" if they are the same; each as they are recorded."""
-    if not _is_of_this_version(had, recorded):
+    if _is_of_another_version(had, recorded):
         version = had.get("version", 1)  # the first one did not record it
         return f"filters of version {version}, expected version {recorded['version']}"
     differing = "; ".join(
         f"{name}: it has {had.get(name)!r}, you gave {value!r}"
         for name, value in recorded.items()
-        if had.get(name, ...) != value
+        if name != "version" and had.get(name, ...) != value
     )
     return f"other settings ({differing})" if differing else ""
 
 
-def _is_of_this_version(had: dict[str, Any], recorded: dict[str, Any]) -> bool:
-    return had.get("version") == recorded["version"]
+def _is_of_another_version(had: dict[str, Any], recorded: dict[str, Any]) -> bool:
+    """Whether another cleaning compared words, in which alone the versions differ, and is of another one."""
+    compares_words = had.get("decontaminate") or had.get("duplicates") == "near"
+    return bool(compares_words) and had.get("version") != recorded["version"]
 
 
 def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
@@ -118,7 +121,7 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
             ) from error
         difference = _difference(had, recorded)
         if difference and not start_over:
-            resume = " To resume it, give its settings." * _is_of_this_version(had, recorded)
+            resume = " To resume it, give its settings." * (not _is_of_another_version(had, recorded))
             raise FileExistsError(
                 f"{partial} holds an interrupted cleaning with {difference}. Choose another --out, or remove "
                 f"it with --start_over.{resume}"

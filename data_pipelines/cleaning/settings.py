@@ -24,7 +24,7 @@ from data_pipelines.problems import Problems
 UNICODE_FORMS = ("none", *FORMS)
 DUPLICATES = ("none", "exact", "near")
 OFF = "off"
-VERSION = 2  # of the filters: another one keeps other documents with the same settings
+VERSION = 2  # of the filters that compare words: another one keeps other documents with the same settings
 MAX_WORD_LIST_BYTES = 1 << 24
 
 

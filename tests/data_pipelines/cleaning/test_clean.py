@@ -255,8 +255,42 @@ def test_a_cleaning_of_an_earlier_version_is_refused(small, is_finished):
     with pytest.raises(FileExistsError, match=message) as raised:
         clean(str(out), settings)
     assert "you gave" not in str(raised.value) and "give its settings" not in str(raised.value)
+    assert ("Its files can still be used." in str(raised.value)) == is_finished
     if not is_finished:
         assert clean(str(out), settings, start_over=True)["kept"] == 9
+
+
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "interrupted"])
+@pytest.mark.parametrize(
+    ("duplicates", "decontaminates", "is_refused"),
+    [("none", False, False), ("exact", False, False), ("near", False, True), ("none", True, True)],
+)
+def test_an_earlier_version_matters_only_where_words_are_compared(
+    duplicates, decontaminates, is_refused, is_finished, tmp_path
+):
+    source = write_texts(tmp_path / "a.jsonl", english_documents(3))
+    evaluation = (write_texts(tmp_path / "test.jsonl", ["word " * 13]),) if decontaminates else ()
+    settings = CleaningSettings(input=(source,), duplicates=duplicates, decontaminate=evaluation)
+    if is_finished:
+        clean(str(tmp_path / "out"), settings)
+    else:
+        partial = tmp_path / "out.partial"
+        partial.mkdir()
+        (partial / builder.SETTINGS_FILE).write_text(json.dumps(settings.recorded()))
+    path = tmp_path / "out" / builder.INFO_FILE if is_finished else partial / builder.SETTINGS_FILE
+    info = json.loads(path.read_text())
+    del (info["settings"] if is_finished else info)["version"]
+    path.write_text(json.dumps(info))
+    if is_refused:
+        with pytest.raises(FileExistsError, match="filters of version 1"):
+            clean(str(tmp_path / "out"), settings)
+    else:
+        assert clean(str(tmp_path / "out"), settings)["kept"] == 3
+    other = CleaningSettings(input=(source,), duplicates="none", similarity=0.9)
+    message = "filters of version 1" if is_refused else "other settings .*you gave 0.9"
+    with pytest.raises(FileExistsError, match=message) as raised:
+        clean(str(tmp_path / "out"), other)
+    assert "version: it has" not in str(raised.value)
 
 
 @pytest.mark.parametrize("num_words", [8, 12, 13, 14, 15, 20])
