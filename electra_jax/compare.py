@@ -63,7 +63,6 @@ def main() -> None:
         run, lengths = (learning_curves, budgets) if budgets else (compare, num_seeds)
         for line in run(FLAGS.suite, config, lengths, variants, judges, workdir, check):
             print(line)
-    print(workdir / kind.files[0])
 
 
 def define_more_flags() -> None:

@@ -58,7 +58,7 @@ def main() -> None:
         without, seeds = [(run.model, run.seed) for run in lost], range(num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, seeds, FLAGS.sweep, without)
         check()
-        print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json)))
+        print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json, lost)))
         print(workdir / EVALUATION_FILE)
         raise_diverged(evaluation.diverged, lost)
 

@@ -83,13 +83,14 @@ def learning_curves(
         points[budget] = _Point(results, runs_of(suite, sized, trained, runs))
         random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
         check()
-        _write(suite_name, config, points, [*random.values()], lost, workdir)
+        _write(suite_name, config, points, [*random.values()], lost_entry(lost, diverged), workdir)
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs, tokens of {_reference(suite_name)}"
     for point in points.values():
         yield from length_lines(point.runs, workdir)
     yield from _tables({budget: point.results for budget, point in points.items()}, [*random.values()])
     yield from dict.fromkeys(notes)
     yield from lost_lines(lost)
+    yield f"{workdir / CURVES_FILE}"
     raise_diverged(diverged, lost)
 
 
@@ -110,16 +111,20 @@ def _write(
     config: config_dict.ConfigDict,
     points: Mapping[Budget, _Point],
     random: Sequence[Result],
-    lost: Sequence[DivergedRun],
+    without_result: Mapping[str, Any],
     workdir: Path,
 ) -> None:
-    """Write curves.json and the picture."""
+    """Write curves.json and the picture.
+
+    Args:
+      without_result: the runs that have none, as from `lost_entry`.
+    """
     lines = [
         {"tokens": budget.tokens, "lengths": lengths_of(point.runs), "results": to_json(point.results)}
         for budget, point in points.items()
     ]
     contents = {"suite": suite_name, "config": config.to_dict(), "points": lines, "random": to_json(random)}
-    write_json(workdir / CURVES_FILE, contents | lost_entry(lost))
+    write_json(workdir / CURVES_FILE, contents | without_result)
     curves = {budget: point.results for budget, point in points.items()}
     plot_curves(curves, random, _reference(suite_name), workdir / CURVES_PICTURE)
 

@@ -9,7 +9,7 @@ from electra_jax.comparison.downstream import raise_diverged, with_first_seed
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import lost_lines, write_comparison
+from electra_jax.comparison.tables import COMPARISON_FILE, lost_lines, write_comparison
 from electra_jax.runs.only_writer import Check
 
 
@@ -40,7 +40,8 @@ def compare(
     results, notes = judges.on_pairs(results, workdir, check)
     results, diverged = judges.on_tasks(results, workdir, num_seeds, random_starts)
     check()
-    yield from write_comparison(suite_name, config, results, workdir, lost)
+    yield from write_comparison(suite_name, config, results, workdir, lost, diverged)
     yield from notes
     yield from lost_lines(lost)
+    yield f"{workdir / COMPARISON_FILE}"
     raise_diverged(diverged, lost)

@@ -32,17 +32,20 @@ def write_comparison(
     results: Sequence[Result],
     workdir: Path,
     lost: Sequence[DivergedRun] = (),
+    diverged: Sequence[str] = (),
 ) -> Iterator[str]:
     """Write comparison.json and comparison.png; yield the lines for the terminal.
 
     Args:
       lost: runs without a result. With one of them no reference curves are written: they have all seeds.
+      diverged: of `Evaluation.diverged`.
     """
     suite = SUITES[suite_name]
     runs = runs_of(suite, config, results, workdir)
     sizes = {name: _encoder_size(*variant.values()) for name, variant in runs.items()}
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
-    write_json(workdir / COMPARISON_FILE, contents | {"encoder_parameters": sizes} | lost_entry(lost))
+    contents |= {"encoder_parameters": sizes} | lost_entry(lost, diverged)
+    write_json(workdir / COMPARISON_FILE, contents)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
     plot(results, metrics, workdir / PICTURE)
     num_seeds = len({result.seed for result in results})
@@ -95,9 +98,11 @@ def _num_tokens(variant: dict[str, Any]) -> int:
     return train["num_steps"] * train["batch_size"] * variant["data"]["sequence_length"]
 
 
-def lost_entry(lost: Sequence[DivergedRun]) -> dict[str, Any]:
-    """What the JSON files have of runs without a result; {} without any."""
-    return {"diverged": [run._asdict() for run in lost]} if lost else {}
+def lost_entry(lost: Sequence[DivergedRun], on_tasks: Sequence[str]) -> dict[str, Any]:
+    """What the JSON files have of runs without a result, of pre-training and as in `Evaluation.diverged`; {}
+    without any."""
+    entry = {"diverged": [run._asdict() for run in lost], "diverged_on_tasks": list(on_tasks)}
+    return {name: runs for name, runs in entry.items() if runs}
 
 
 def lost_lines(lost: Sequence[DivergedRun]) -> Iterator[str]:
@@ -120,13 +125,23 @@ def _sizes_of(sizes: dict[str, int]) -> Iterator[str]:
 
 
 def write_evaluation(
-    config: dict[str, Any], inits: dict[str, str], evaluation: Evaluation, workdir: Path, json: str = ""
+    config: dict[str, Any],
+    inits: dict[str, str],
+    evaluation: Evaluation,
+    workdir: Path,
+    json: str = "",
+    lost: Sequence[DivergedRun] = (),
 ) -> Iterator[str]:
     """Write evaluation.json, the same to `json` if it is not "", and one plot per metric; yield the lines for
-    the terminal."""
+    the terminal.
+
+    Args:
+      lost: pre-training runs without a result.
+    """
     results, settings = evaluation.results, evaluation.settings
     starts = {"starts": inits, "start_steps": evaluation.steps}
     contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
+    contents |= lost_entry(lost, evaluation.diverged)
     for path in filter(None, (workdir / EVALUATION_FILE, json)):
         write_json(Path(path), contents, makes_directories=True)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
@@ -139,3 +154,4 @@ def write_evaluation(
         for task, by_encoder in settings.items():
             words = [f"{name} {format_settings(chosen)}" for name, chosen in by_encoder.items()]
             yield f"{task}: {'; '.join(words)}"
+    yield from lost_lines(lost)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from electra_jax.comparison import downstream, pretraining
 from electra_jax.comparison.downstream import Evaluation, evaluate_on_tasks, raise_diverged
 from electra_jax.comparison.equal_flops import equal_steps
-from electra_jax.comparison.pretraining import pretrain_objectives
+from electra_jax.comparison.pretraining import DivergedRun, pretrain_objectives
 from electra_jax.comparison.suites import objective
 from electra_jax.comparison.tables import write_evaluation
 from electra_jax.configuration.flags import load_config
@@ -234,8 +234,9 @@ def test_runs_that_diverge_stop_no_task_and_no_table(monkeypatch, tmp_path):
         ["0.750 (0.500–1.000)", "0.750 (0.500–1.000)"],
         ["– (2 of 3 seeds)", "0.750 (0.500–1.000)"],
     ]
-    written = json.loads((tmp_path / "evaluation.json").read_text())["results"]
-    assert [len(one["metrics"]) for one in written] == [2, 2, 2, 1, 2, 2]
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [len(one["metrics"]) for one in written["results"]] == [2, 2, 2, 1, 2, 2]
+    assert written["diverged_on_tasks"] == list(evaluation.diverged) and "diverged" not in written
     with pytest.raises(FloatingPointError) as error:
         raise_diverged(evaluation.diverged)
     assert str(error.value).splitlines()[:4] == [
@@ -262,6 +263,18 @@ def test_without_any_result_there_is_still_a_table(monkeypatch, tmp_path):
     assert (tmp_path / "evaluation.json").is_file()
 
 
+def test_a_lost_pretraining_is_named_below_the_table_and_in_the_file(tmp_path):
+    evaluation = Evaluation([Result("electra", 0, {"a f1": 0.5})], {}, {})
+    lost = [DivergedRun("mlm", 0, "the loss is nan.")]
+    inits, copy = {"electra": "runs/electra"}, tmp_path / "copy.json"
+    lines = list(write_evaluation({"tasks": {}}, inits, evaluation, tmp_path, str(copy), lost))
+    assert lines[-1] == "not in the table: mlm/seed_0, which diverged"
+    for path in (tmp_path / "evaluation.json", copy):
+        written = json.loads(path.read_text())
+        assert written["diverged"] == [{"model": "mlm", "seed": 0, "cause": "the loss is nan."}]
+        assert "diverged_on_tasks" not in written
+
+
 def test_figures_plots_and_table_are_written(tmp_path):
     results = [Result(name, seed, {"a f1": seed / 4}) for name in ("x", "y") for seed in range(3)]
     settings = {"a": {"x": {"optimizer.learning_rate": 2.0}, "y": {"optimizer.learning_rate": 3.0}}}
@@ -276,7 +289,7 @@ def test_figures_plots_and_table_are_written(tmp_path):
     assert lines[-2].endswith("by the task's first metric on the split that is reported:\n")
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["settings"] == settings and len(written["results"]) == 6
-    assert json.loads(copy.read_text()) == written
+    assert json.loads(copy.read_text()) == written and not any("diverged" in key for key in written)
     assert (tmp_path / "plots" / "a_f1.png").is_file()
 
 

@@ -152,8 +152,12 @@ def test_a_run_that_diverges_on_a_task_stops_no_number_of_tokens(fakes, monkeypa
     with pytest.raises(FloatingPointError, match="of 3 seeds the first diverged\ntask cola: of 2 seeds the"):
         for line in running:
             lines.append(line)
-    assert lines[-1].startswith("| 0.0064 M tokens, electra | 2 | – (1 of 2 seeds)")
+    assert lines[-2].startswith("| 0.0064 M tokens, electra | 2 | – (1 of 2 seeds)")
+    assert lines[-1] == str(tmp_path / "curves.json")
     contents = json.loads((tmp_path / "curves.json").read_text())
+    assert contents["diverged_on_tasks"] == [
+        f"task cola: of {seeds} seeds the first diverged" for seeds in (3, 2)
+    ]
     assert [len(point["results"]) for point in contents["points"]] == [3, 2]
 
 

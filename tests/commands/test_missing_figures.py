@@ -15,6 +15,7 @@ from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.one_length import compare
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.finetuning.experiment import DivergedError
 from electra_jax.finetuning.results import Result
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.training.watch import NonFiniteLossError
@@ -35,7 +36,7 @@ def test_an_undefined_metric_of_one_run_leaves_the_others_their_table(undefined,
 
     monkeypatch.setattr(pretraining, "pretrain", pretrain)
     lines = list(lines_of(tmp_path, ["electra", "mlm"], 3))
-    assert [line.split(" | ")[4] for line in lines[-2:]] == ["0.500 (0.500–0.500)", "– (2 of 3 seeds)"]
+    assert [line.split(" | ")[4] for line in lines[-3:-1]] == ["0.500 (0.500–0.500)", "– (2 of 3 seeds)"]
     results = json.loads((tmp_path / "comparison.json").read_text())["results"]
     assert [len(result["metrics"]) for result in results] == [2, 2, 2, 1, 2, 2]
 
@@ -43,7 +44,7 @@ def test_an_undefined_metric_of_one_run_leaves_the_others_their_table(undefined,
 def test_without_any_metric_there_is_still_a_table(monkeypatch, tmp_path):
     summary = {"heldout_mlm_loss": None, "heldout_rtd_auc": None}
     monkeypatch.setattr(pretraining, "pretrain", lambda *_: summary)
-    assert list(lines_of(tmp_path, ["electra"], 2))[-1] == "| electra | 2 |"
+    assert list(lines_of(tmp_path, ["electra"], 2))[-2] == "| electra | 2 |"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,8 @@ def test_a_diverged_run_leaves_the_others_their_table(trained, tmp_path, capsys)
         ["| mlm", "2", "6.500 (6.000–7.000)"],
         ["| random", "3", "–"],
     ]
-    assert lines[-1] == "not in the table: mlm/seed_0, which diverged"
+    path = str(tmp_path / "comparison.json")
+    assert lines[-2:] == ["not in the table: mlm/seed_0, which diverged", path]
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert len(written["results"]) == 8
     cause = "The loss of step 7 is not finite."
@@ -166,6 +168,18 @@ def test_without_any_run_there_is_only_the_error(trained, tmp_path):
     assert not (tmp_path / "comparison.json").exists()
 
 
+def test_runs_that_diverged_on_a_task_are_named_in_the_file(trained, monkeypatch, tmp_path):
+    def finetune(config, workdir, plan):
+        raise DivergedError(["the loss is nan."], 2, [])
+
+    monkeypatch.setattr(downstream, "finetune", finetune)
+    lines, text = read_until_error(lines_of(tmp_path, ["electra"], 1, ["one"]))
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    assert lines[-1] == str(tmp_path / "comparison.json") and "diverged" not in written
+    [cause] = written["diverged_on_tasks"]
+    assert cause.startswith("task one: ") and cause in text
+
+
 def test_a_soup_of_a_diverged_run_is_left_out(trained, monkeypatch, tmp_path):
     _, bad, _ = trained
     bad.add("mcl/seed_1")
@@ -197,9 +211,10 @@ def test_a_diverged_run_leaves_the_other_numbers_of_tokens_their_curves(trained,
         [("electra", 0)],
     ]
     folders = [budget.folder for budget in budgets]
-    assert [line for line in lines if "diverged" in line] == [
+    assert [line for line in lines if line.startswith("not in the table")] == [
         f"not in the table: {folders[0]}/mlm/seed_0, {folders[1]}/mlm/seed_0, which diverged"
     ]
+    assert lines[-1] == str(tmp_path / "curves.json")
     assert f"{folders[1]}/mlm/seed_0: The loss" in text and len(asked) == 6
     starts = {init for init, _ in tuned if "random" in init}
     assert starts == {f"random:{tmp_path}/{folders[0]}/electra/seed_0"}
