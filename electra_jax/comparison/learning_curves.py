@@ -55,7 +55,7 @@ def learning_curves(
 
     Raises:
       ValueError, OSError, FloatingPointError: see `pretrain_suite`, `Judges`.
-      FloatingPointError: after the last line, if runs diverged.
+      FloatingPointError: after the last line, if runs diverged; with no line and no file if all did.
     """
     suite, points, random, starts = SUITES[suite_name], {}, {}, {}
     notes: list[str] = []
@@ -80,10 +80,14 @@ def learning_curves(
             result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
             for result in judged[: len(placed)]
         ]
-        points[budget] = _Point(results, runs_of(suite, sized, trained, runs))
+        if results:
+            points[budget] = _Point(results, runs_of(suite, sized, trained, runs))
         random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
         check()
-        _write(suite_name, config, points, [*random.values()], lost_entry(lost, diverged), workdir)
+        if points:
+            _write(suite_name, config, points, [*random.values()], lost_entry(lost, diverged), workdir)
+    if not points:
+        raise_diverged(diverged, lost)
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs, tokens of {_reference(suite_name)}"
     for point in points.values():
         yield from length_lines(point.runs, workdir)

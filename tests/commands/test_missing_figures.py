@@ -220,6 +220,31 @@ def test_a_diverged_run_leaves_the_other_numbers_of_tokens_their_curves(trained,
     assert starts == {f"random:{tmp_path}/{folders[0]}/electra/seed_0"}
 
 
+@pytest.mark.parametrize(
+    ("num_seeds", "has_curves"),
+    [((1, 1), False), ((1, 2), True), ((2, 1), True)],
+    ids=["all", "first", "last"],
+)
+def test_numbers_of_tokens_without_any_run_have_no_curves(num_seeds, has_curves, trained, tmp_path):
+    _, bad, tuned = trained
+    bad.add("mlm/seed_0")
+    recipe, judges = ConfigDict(RECIPE.to_dict()), Judges({"one": {"task": {"metrics": ("f1",)}}}, (), 0)
+    recipe.train.num_steps, recipe.optimizer.warmup_steps = 1000, 100
+    step = recipe.train.batch_size * recipe.data.sequence_length
+    budgets = [Budget(step * 200 * (i + 1), number) for i, number in enumerate(num_seeds)]
+    lines, text = read_until_error(
+        learning_curves.learning_curves("ablations", recipe, budgets, ["mlm"], judges, tmp_path, lambda: None)
+    )
+    assert text.startswith("2 pre-training runs diverged and have no result:\n")
+    path = tmp_path / "curves.json"
+    assert bool(lines) == bool(tuned) == path.exists() == has_curves
+    if has_curves:
+        written = json.loads(path.read_text())
+        assert len(written["diverged"]) == 2
+        [point] = written["points"]
+        assert point["tokens"] == budgets[num_seeds.index(2)].tokens
+
+
 @pytest.mark.parametrize(("num_pretrainings", "expected"), [(1, ["random", "electra"]), (2, None)])
 def test_a_diverged_objective_leaves_evaluate_the_others(num_pretrainings, expected, trained, tmp_path):
     _, bad, _ = trained
