@@ -108,7 +108,7 @@ def test_answers_in_another_unicode_form(tmp_path, context, text, found):
     content = squad(asked("1", answers=[{"text": text, "answer_start": 0}]), context=context)
     [question], notes = read(tmp_path, content)
     assert question.answer == found == context[question.start : question.start + len(found)]
-    assert question.answers == (text,) and len(notes) <= 1
+    assert question.answers == (text, found) and len(notes) <= 1
 
 
 def test_two_files_to_evaluate_on_share_no_ids(tmp_path):
