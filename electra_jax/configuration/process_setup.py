@@ -51,7 +51,9 @@ def silence_libraries() -> None:
 
 def draw_as_recorded() -> None:
     """Let the environment change no random number, and say so in a line where it would have."""
-    changed = {name: value for name, value in RANDOM_NUMBERS.items() if getattr(jax.config, name) != value}
+    # A later JAX may have dropped one of them.
+    differs = lambda name, value: getattr(jax.config, name, value) != value
+    changed = {name: value for name, value in RANDOM_NUMBERS.items() if differs(name, value)}
     for name, value in changed.items():
         jax.config.update(name, value)
     if changed:
