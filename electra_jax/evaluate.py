@@ -52,15 +52,15 @@ def main() -> None:
     require_extra("finetune", "evaluating on tasks")
     with leaving_at_once(), only_writer(workdir, EVALUATION_RESULTS) as check:
         check_tasks(config["tasks"], workdir, FLAGS.sweep)
-        inits, lost = {name: name for name in FLAGS.init_from or ()}, []
+        inits, diverged = {name: name for name in FLAGS.init_from or ()}, []
         if not inits:
-            inits, lost = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
-        without, seeds = [(run.model, run.seed) for run in lost], range(num_seeds)
+            inits, diverged = pretrained_inits(config, workdir, FLAGS.pretrainings, num_seeds)
+        without, seeds = [(run.model, run.seed) for run in diverged], range(num_seeds)
         evaluation = evaluate_on_tasks(config["tasks"], workdir, inits, seeds, FLAGS.sweep, without)
         check()
-        print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json, lost)))
+        print("\n".join(write_evaluation(config, inits, evaluation, workdir, FLAGS.json, diverged)))
         print(workdir / EVALUATION_FILE)
-        raise_diverged(evaluation.diverged, lost)
+        raise_diverged(evaluation.diverged, diverged)
 
 
 def define_more_flags() -> None:

@@ -25,7 +25,7 @@ from electra_jax.comparison.downstream import FOLDER, raise_diverged, with_first
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import DivergedRun, plan_suite, pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import length_lines, lengths_of, lost_entry, lost_lines, runs_of
+from electra_jax.comparison.tables import diverged_entry, diverged_lines, length_lines, lengths_of, runs_of
 from electra_jax.finetuning.results import Result, to_json
 from electra_jax.finetuning.tables import results_table
 from electra_jax.runs.only_writer import Check
@@ -59,15 +59,15 @@ def learning_curves(
     """
     suite, points, random, starts = SUITES[suite_name], {}, {}, {}
     notes: list[str] = []
-    diverged: list[str] = []
-    lost: list[DivergedRun] = []
+    diverged: list[DivergedRun] = []
+    diverged_on_tasks: list[str] = []
     for budget in budgets:  # what is wrong with any of them is found before any training
         plan_suite(suite, with_budget(config, budget.tokens), workdir / budget.folder, budget.seeds, variants)
     for budget in budgets:
         sized = with_budget(config, budget.tokens)
         runs = workdir / budget.folder
-        trained, gone = pretrain_suite(suite, sized, runs, budget.seeds, variants)
-        lost += [run._replace(model=f"{budget.folder}/{run.model}") for run in gone]
+        trained, without_result = pretrain_suite(suite, sized, runs, budget.seeds, variants)
+        diverged += [run._replace(model=f"{budget.folder}/{run.model}") for run in without_result]
         trained, more_notes = judges.on_pairs(trained, runs, check)
         notes += more_notes
         placed = [result._replace(model=f"{budget.folder}/{result.model}") for result in trained]
@@ -75,7 +75,7 @@ def learning_curves(
         found = suite.random_starts(with_first_seed(trained))
         starts = {name: f"{budget.folder}/{variant}" for name, variant in found.items()} | starts
         judged, causes = judges.on_tasks(placed, workdir, budget.seeds, starts)
-        diverged += causes
+        diverged_on_tasks += causes
         results = [
             result._replace(model=result.model.removeprefix(f"{budget.folder}/"))
             for result in judged[: len(placed)]
@@ -85,17 +85,18 @@ def learning_curves(
         random |= {(result.model, result.seed): result for result in judged[len(placed) :]}
         check()
         if points:
-            _write(suite_name, config, points, [*random.values()], lost_entry(lost, diverged), workdir)
+            entry = diverged_entry(diverged, diverged_on_tasks)
+            _write(suite_name, config, points, [*random.values()], entry, workdir)
     if not points:
-        raise_diverged(diverged, lost)
+        raise_diverged(diverged_on_tasks, diverged)
     yield f"{suite_name}: median (lowest–highest) over seeds, equal FLOPs, tokens of {_reference(suite_name)}"
     for point in points.values():
         yield from length_lines(point.runs, workdir)
     yield from _tables({budget: point.results for budget, point in points.items()}, [*random.values()])
     yield from dict.fromkeys(notes)
-    yield from lost_lines(lost)
+    yield from diverged_lines(diverged)
     yield f"{workdir / CURVES_FILE}"
-    raise_diverged(diverged, lost)
+    raise_diverged(diverged_on_tasks, diverged)
 
 
 class _Point(NamedTuple):
@@ -121,7 +122,7 @@ def _write(
     """Write curves.json and the picture.
 
     Args:
-      without_result: the runs that have none, as from `lost_entry`.
+      without_result: the runs that have none, as from `diverged_entry`.
     """
     lines = [
         {"tokens": budget.tokens, "lengths": lengths_of(point.runs), "results": to_json(point.results)}

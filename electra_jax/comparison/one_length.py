@@ -9,7 +9,7 @@ from electra_jax.comparison.downstream import raise_diverged, with_first_seed
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.pretraining import pretrain_suite
 from electra_jax.comparison.suites import SUITES
-from electra_jax.comparison.tables import COMPARISON_FILE, lost_lines, write_comparison
+from electra_jax.comparison.tables import COMPARISON_FILE, diverged_lines, write_comparison
 from electra_jax.runs.only_writer import Check
 
 
@@ -33,15 +33,15 @@ def compare(
       FloatingPointError: after the last line, if runs diverged; with no line and no file if all did.
     """
     suite = SUITES[suite_name]
-    results, lost = pretrain_suite(suite, config, workdir, num_seeds, variants)
+    results, diverged = pretrain_suite(suite, config, workdir, num_seeds, variants)
     if not results:
-        raise_diverged((), lost)
+        raise_diverged((), diverged)
     random_starts = suite.random_starts(with_first_seed(results))
     results, notes = judges.on_pairs(results, workdir, check)
-    results, diverged = judges.on_tasks(results, workdir, num_seeds, random_starts)
+    results, diverged_on_tasks = judges.on_tasks(results, workdir, num_seeds, random_starts)
     check()
-    yield from write_comparison(suite_name, config, results, workdir, lost, diverged)
+    yield from write_comparison(suite_name, config, results, workdir, diverged, diverged_on_tasks)
     yield from notes
-    yield from lost_lines(lost)
+    yield from diverged_lines(diverged)
     yield f"{workdir / COMPARISON_FILE}"
-    raise_diverged(diverged, lost)
+    raise_diverged(diverged_on_tasks, diverged)

@@ -31,20 +31,21 @@ def write_comparison(
     config: config_dict.ConfigDict,
     results: Sequence[Result],
     workdir: Path,
-    lost: Sequence[DivergedRun] = (),
-    diverged: Sequence[str] = (),
+    diverged: Sequence[DivergedRun] = (),
+    diverged_on_tasks: Sequence[str] = (),
 ) -> Iterator[str]:
     """Write comparison.json and comparison.png; yield the lines for the terminal.
 
     Args:
-      lost: runs without a result. With one of them no reference curves are written: they have all seeds.
-      diverged: of `Evaluation.diverged`.
+      diverged: pre-training runs without a result. With one of them no reference curves are written, which
+        have all seeds.
+      diverged_on_tasks: `Evaluation.diverged`.
     """
     suite = SUITES[suite_name]
     runs = runs_of(suite, config, results, workdir)
     sizes = {name: _encoder_size(*variant.values()) for name, variant in runs.items()}
     contents = {"suite": suite_name, "config": config.to_dict(), "results": to_json(results)}
-    contents |= {"encoder_parameters": sizes} | lost_entry(lost, diverged)
+    contents |= {"encoder_parameters": sizes} | diverged_entry(diverged, diverged_on_tasks)
     write_json(workdir / COMPARISON_FILE, contents)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
     plot(results, metrics, workdir / PICTURE)
@@ -54,7 +55,7 @@ def write_comparison(
     yield from length_lines(runs, workdir)
     yield from _sizes_of(sizes)
     yield from results_table(results, metrics)
-    if suite.keeps_curves and not lost:
+    if suite.keeps_curves and not diverged:
         name = next(iter(suite.variants))
         seeds = {result.seed: workdir / name / f"seed_{result.seed}" for result in results}
         yield f"{write_reference(seeds, workdir)}"
@@ -98,17 +99,17 @@ def _num_tokens(variant: dict[str, Any]) -> int:
     return train["num_steps"] * train["batch_size"] * variant["data"]["sequence_length"]
 
 
-def lost_entry(lost: Sequence[DivergedRun], on_tasks: Sequence[str]) -> dict[str, Any]:
+def diverged_entry(diverged: Sequence[DivergedRun], on_tasks: Sequence[str]) -> dict[str, Any]:
     """What the JSON files have of runs without a result, of pre-training and as in `Evaluation.diverged`; {}
     without any."""
-    entry = {"diverged": [run._asdict() for run in lost], "diverged_on_tasks": list(on_tasks)}
+    entry = {"diverged": [run._asdict() for run in diverged], "diverged_on_tasks": list(on_tasks)}
     return {name: runs for name, runs in entry.items() if runs}
 
 
-def lost_lines(lost: Sequence[DivergedRun]) -> Iterator[str]:
+def diverged_lines(diverged: Sequence[DivergedRun]) -> Iterator[str]:
     """The line for the terminal that names runs without a result, if there are any."""
-    if lost:
-        yield f"not in the table: {', '.join(run.name for run in lost)}, which diverged"
+    if diverged:
+        yield f"not in the table: {', '.join(run.name for run in diverged)}, which diverged"
 
 
 def _encoder_size(*variants: dict[str, Any]) -> int:
@@ -130,18 +131,18 @@ def write_evaluation(
     evaluation: Evaluation,
     workdir: Path,
     json: str = "",
-    lost: Sequence[DivergedRun] = (),
+    diverged: Sequence[DivergedRun] = (),
 ) -> Iterator[str]:
     """Write evaluation.json, the same to `json` if it is not "", and one plot per metric; yield the lines for
     the terminal.
 
     Args:
-      lost: pre-training runs without a result.
+      diverged: pre-training runs without a result.
     """
     results, settings = evaluation.results, evaluation.settings
     starts = {"starts": inits, "start_steps": evaluation.steps}
     contents = {"config": config, **starts, "settings": settings, "results": to_json(results)}
-    contents |= lost_entry(lost, evaluation.diverged)
+    contents |= diverged_entry(diverged, evaluation.diverged)
     for path in filter(None, (workdir / EVALUATION_FILE, json)):
         write_json(Path(path), contents, makes_directories=True)
     metrics = list(dict.fromkeys(metric for result in results for metric in result.metrics))
@@ -154,4 +155,4 @@ def write_evaluation(
         for task, by_encoder in settings.items():
             words = [f"{name} {format_settings(chosen)}" for name, chosen in by_encoder.items()]
             yield f"{task}: {'; '.join(words)}"
-    yield from lost_lines(lost)
+    yield from diverged_lines(diverged)

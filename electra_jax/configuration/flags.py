@@ -102,7 +102,8 @@ def run_command(
     def run(argv: list[str]) -> None:
         del argv
         with errors_on_the_terminal(saves_result=has_workdir):
-            prepare_devices() if on_devices else prepare_process()
+            prepare = prepare_devices if on_devices else prepare_process
+            prepare()
             main()
 
     accept_any_text()  # of the help, too

@@ -89,20 +89,8 @@ def generator_loss(
     normalizer: jax.Array,
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
-    """(gen_weight·MLM, (its sums, the ids with the generator's samples [B, L])), from one forward pass."""
-    value, measured = plain_generator_loss(model, objective, params, batch, normalizer, dropout_key)
-    return objective["gen_weight"] * value, measured
-
-
-def plain_generator_loss(
-    model: nn.Module,
-    objective: Mapping[str, Any],
-    params,
-    batch: MaskedBatch,
-    normalizer: jax.Array,
-    dropout_key: jax.Array | None,
-) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
-    """`generator_loss` without its weight, also for a generator that is not trained."""
+    """(MLM without gen_weight, (its sums, the ids with the generator's samples [B, L])), from one forward
+    pass."""
     predictions = predict_masked(model, objective, params, batch, dropout_key, batch.uniforms_BP)
     value, sums = mlm_loss(predictions, batch, normalizer, z_loss_weight=objective["z_loss_weight"])
     corrupted_BL = write_tokens(batch.ids_BL, batch.positions_BP, predictions.samples_BP, batch.weights_BP)
@@ -148,7 +136,8 @@ def make_losses(config: PretrainingConfig, objective: Mapping[str, Any], special
 
     def generator(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         del carry
-        return generator_loss(model, objective, params, batch, normalizers["mlm"], dropout_key)
+        value, measured = generator_loss(model, objective, params, batch, normalizers["mlm"], dropout_key)
+        return objective["gen_weight"] * value, measured
 
     def discriminator(params, batch: MaskedBatch, normalizers, dropout_key, corrupted_BL):
         logits_BL = detection_logits(model, params, corrupted_BL, batch.inputs, dropout_key)

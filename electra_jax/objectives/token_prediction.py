@@ -62,7 +62,7 @@ def make_token_objective(
         )
         value, sums = token_loss(params, corrupted_BL, batch, normalizers, dropout_key)
         return (
-            generator_value + objective["token_weight"] * value,
+            objective["gen_weight"] * generator_value + objective["token_weight"] * value,
             (generator_sums | sums | {TOKENS: token_count(batch.inputs)}, None),
         )
 

@@ -15,7 +15,7 @@ from electra_jax.objectives.base import Objective, Phase
 from electra_jax.objectives.corruption import MaskedBatch
 from electra_jax.objectives.mlm import MLM_METRICS
 from electra_jax.objectives.row import FirstStage, ObjectiveRow
-from electra_jax.objectives.rtd import RTD_METRICS, make_losses, plain_generator_loss
+from electra_jax.objectives.rtd import RTD_METRICS, generator_loss, make_losses
 
 TRAINED = ("discriminator_embeddings", "discriminator", "discriminator_predictions")
 FROZEN = ("generator_embeddings", "generator", "generator_predictions")
@@ -45,7 +45,7 @@ def make_two_stage_objective(
 
     def loss(params, batch: MaskedBatch, normalizers, dropout_key, carry):
         del carry
-        _, (generator_sums, corrupted_BL) = plain_generator_loss(
+        _, (generator_sums, corrupted_BL) = generator_loss(
             model, objective, params, batch, normalizers["mlm"], dropout_key
         )
         value, (sums, _) = losses.discriminator(params, batch, normalizers, dropout_key, corrupted_BL)

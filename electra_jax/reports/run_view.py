@@ -24,7 +24,7 @@ EXPECTED = (
     "expected a directory of electra_jax.pretrain, of `electra_jax.convert import` or of electra_jax.soup"
 )
 
-ROW_SIZES = (("train", "batch_size"), ("data", "sequence_length"))  # sections and keys
+ROW_SIZES = ("train.batch_size", "data.sequence_length")
 
 
 class RunView(NamedTuple):
@@ -41,6 +41,7 @@ class RunView(NamedTuple):
     parameters: str  # the totals of parameters.txt
     num_steps: int | None  # of the whole run; None if unknown
     mesh: dict[str, Any] | None  # config.mesh; None if unknown
+    tokens_per_step: int | None  # ids of rows; None if unknown, or not the same in all stages
     written: str  # UTC time of the newest row of metrics; "" without metrics, and of a copy
     problems: list[str]  # what is missing or damaged
     reference: Reference | None = None  # runs of its recipe to compare with
@@ -49,14 +50,6 @@ class RunView(NamedTuple):
     def is_local(self) -> bool:
         """Whether the directory is the run itself, not a copy of it."""
         return bucket_of(self.path) is None
-
-    @property
-    def tokens_per_step(self) -> int | None:
-        """Ids of rows in a step; None if it is unknown, or not the same in all stages."""
-        sizes = [self.config.get(section, {}).get(key) for section, key in ROW_SIZES]
-        if self.config.get("stages") or not all(isinstance(size, int) and size > 0 for size in sizes):
-            return None
-        return math.prod(sizes)
 
     @property
     def step(self) -> int:
@@ -98,6 +91,7 @@ def read_run(place: str) -> RunView:
         _last_line(path / "parameters.txt", problems),
         _setting(config, "train.num_steps", int, problems),
         _setting(config, "mesh", dict, problems),
+        _tokens_per_step(config, problems),
         written,
         problems,
         _reference(config, description.get("data"), problems),
@@ -153,6 +147,11 @@ def _setting(config: dict[str, Any], key: str, form: type, problems: list[str]) 
         problems.append(str(error).strip())
         return None
     return functools.reduce(operator.getitem, names, config)
+
+
+def _tokens_per_step(config: dict[str, Any], problems: list[str]) -> int | None:
+    sizes = [_setting(config, key, int, problems) for key in ROW_SIZES]
+    return math.prod(sizes) if all(sizes) and not config["stages"] else None
 
 
 def _reference(config: dict[str, Any], data: Any, problems: list[str]) -> Reference | None:

@@ -110,9 +110,8 @@ def num_left_out(state: TrainState) -> int:
     rate's schedule counts updates, and is behind the step by that number. 0 without a schedule."""
     is_schedule = lambda part: isinstance(part, optax.ScaleByScheduleState)
     parts = jax.tree.leaves(state.opt_state, is_leaf=is_schedule)
-    counts = (
-        part.count for part in parts if is_schedule(part)
-    )  # each phase has one, all with the same count
+    # Each phase has one, all with the same count.
+    counts = (part.count for part in parts if is_schedule(part))
     return int(state.step) - int(next(counts, state.step))
 
 

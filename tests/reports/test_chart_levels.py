@@ -59,14 +59,12 @@ def test_each_run_has_its_own_level_of_counting(run):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "stages", "steps"),
-    [(32, (), [100.0, 200.0]), (64, (), [50.0, 100.0]), (32, ({"steps": 10},), None), (None, (), None)],
+    ("tokens_per_step", "steps"), [(4096, [100.0, 200.0]), (8192, [50.0, 100.0]), (None, None)]
 )
-def test_the_band_is_where_a_run_has_as_many_tokens(batch_size, stages, steps, run):
+def test_the_band_is_where_a_run_has_as_many_tokens(tokens_per_step, steps, run):
     band = types.SimpleNamespace(tokens=[409_600, 819_200], low=[5.0, 4.0], high=[6.0, 5.0])
     reference = types.SimpleNamespace(
         recipe="configs/debug.py", seeds=[0], differences=[], curves={"mlm_loss": band}
     )
-    config = {"train": {"batch_size": batch_size}, "data": {"sequence_length": 128}, "stages": stages}
-    bands = glyphs_of(run, "VArea", {"reference": reference, "config": config})
+    bands = glyphs_of(run, "VArea", {"reference": reference, "tokens_per_step": tokens_per_step})
     assert [list(one.data_source.data["x"]) for one in bands] == ([] if steps is None else [steps])

@@ -36,14 +36,15 @@ HOSTILE = [
 SECTIONS = ["figures", "curves", "events", "evaluations", "tokens", "configuration", "sessions", "datasets"]
 
 
-def config(text="x", rate=2e-3, num_steps=40):
+def config(text="x", rate=2e-3, num_steps=40, batch_size=2, stages=()):
     return {
         "model": {"vocab_size": 128, "name": text},
         "objective": {"name": "electra"},
-        "data": {"datasets": [text], "weights": [1.0]},
+        "data": {"datasets": [text], "weights": [1.0], "sequence_length": 8},
         "optimizer": {"learning_rate": rate},
         "mesh": {"data": -1, "fsdp": 1, text: 1},
-        "train": {"num_steps": num_steps},
+        "train": {"num_steps": num_steps, "batch_size": batch_size},
+        "stages": stages,
     }
 
 
@@ -328,7 +329,6 @@ def test_the_page_of_a_million_steps_is_small(tmp_path):
 )
 def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     run = read_run(str(make_run(tmp_path / "run")))
-    run.config["train"]["batch_size"], run.config["data"]["sequence_length"] = 2, 8
     band = types.SimpleNamespace(tokens=[64, 128, 192], low=[6.0, None, 5.0], high=[7.0, None, 5.5])
     reference = types.SimpleNamespace(
         recipe="configs/debug.py", seeds=[0, 1], differences=differences, curves={"mlm_loss": band}
@@ -338,6 +338,17 @@ def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     )
     assert text in ReadPage(html).text and "Band:" not in ReadPage(without).text
     assert html.count('"name":"VArea"') > without.count('"name":"VArea"')
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens", "num_problems"),
+    [({}, 16, 0), ({"stages": [[20, {"train.batch_size": 4}]]}, None, 0), ({"batch_size": "2"}, None, 1)],
+    ids=["one size", "stages", "damaged"],
+)
+def test_tokens_of_a_step_are_known_if_all_steps_have_as_many(changes, tokens, num_problems, tmp_path):
+    run = read_run(str(make_run(tmp_path / "run", **changes)))
+    about = [problem for problem in run.problems if "batch_size" in problem]
+    assert (run.tokens_per_step, len(about)) == (tokens, num_problems)
 
 
 def test_the_reference_curves_are_looked_up_by_configuration_and_data(monkeypatch, tmp_path):
