@@ -47,8 +47,8 @@ SHARED: dict[str, dict[str, Any]] = {
         # "uniform", as ELECTRA; "windows", one token of every few; "windows_released", the same as in
         # DeBERTa's code, which never reaches the tail of a row (objectives/masking.py).
         "masking": "uniform",
-        # A mixture in place of mask_prob and masking: (weight, mask_prob, mean_span, whole_words) for each
-        # denoiser, one of which masks each row (electra_jax/objectives/README.md#a-mixture-of-denoisers).
+        # A mixture in place of mask_prob and masking: (weight, mask_prob, mean_span, units) of each denoiser;
+        # one of them masks a row (electra_jax/objectives/README.md#a-mixture-of-denoisers).
         "denoisers": (),
         "temperature": 1.0,  # of the generator's samples
         # Vocabulary entries per chunk in losses over the vocabulary. 0, all at once, is faster as long as the

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from data_pipelines.number_arguments import LARGEST, LARGEST_SEED
+from electra_jax.objectives.denoisers import UNITS
 
 # Numbers become 32-bit floats on the device.
 SMALLEST_NUMBER = 2.0**-126  # of float32 with full precision; anything smaller may become 0 there
@@ -71,13 +72,13 @@ def _is_denoiser(entry: Any) -> bool:
     """Whether `entry` is one of config.objective.denoisers."""
     if not isinstance(entry, list | tuple) or len(entry) != 4:
         return False
-    weight, mask_prob, mean_span, whole_words = entry
+    weight, mask_prob, mean_span, units = entry
     return (
         above_zero(1e6).accepts(weight)
         and PROBABILITY.accepts(mask_prob)
         and is_number(mean_span)
         and 1 <= mean_span <= 1e6
-        and SWITCH.accepts(whole_words)
+        and (isinstance(units, bool) or units in UNITS)
     )
 
 
@@ -119,5 +120,6 @@ GROUPS = Allowed(
 DENOISERS = Allowed(
     lambda value: isinstance(value, list | tuple) and all(map(_is_denoiser, value)),
     "() or one or more denoisers (weight above 0, mask_prob between 0 and 1, mean_span of 1 or more, "
-    "whole_words True or False), each in brackets with a comma behind it, numbers of at most 1,000,000",
+    f"units one of {', '.join(map(repr, UNITS))}), each in brackets with a comma behind it, numbers of at "
+    "most 1,000,000",
 )

@@ -118,7 +118,7 @@ RULES: dict[str, tuple[Allowed, Any]] = {
     "objective.swap_prob": (PROBABILITY, 0.15),
     "objective.insert_prob": (PROBABILITY, 0.15),
     "objective.masking": (one_of(MASKING), "uniform"),
-    "objective.denoisers": (DENOISERS, ((0.5, 0.15, 3, False), (0.5, 0.5, 3, False))),
+    "objective.denoisers": (DENOISERS, ((0.5, 0.15, 3, "tokens"), (0.5, 0.5, 3, "tokens"))),
     "objective.swap_permutation": (one_of(("uniform", "cyclic")), "uniform"),
     "objective.correction_normalizer": (one_of(("selected", "all")), "selected"),
     "objective.temperature": (TEMPERATURE, 1.0),

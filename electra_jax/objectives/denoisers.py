@@ -15,6 +15,7 @@ Different here, since an encoder predicts each masked token in its place:
 * The units of spans may be whole words, as in whole word masking (google-research/bert, README of 2019).
   A word with more tokens than its denoiser may mask in a row is cut into several units. In a script without
   spaces, a "word" of SentencePiece is a sentence, and no such word would ever be masked.
+* In place of spans, all occurrences of a name of source code (identifiers.py).
 
 Documents are cut out of a row at their special tokens, which are never masked. A span that reaches one ends
 there; what remains of it begins behind.
@@ -32,34 +33,49 @@ import numpy as np
 
 from electra_jax.models.inputs import EncoderInputs, SpecialTokens
 from electra_jax.objectives.corruption import is_ordinary, max_predictions_per_seq
+from electra_jax.objectives.identifiers import IdentifierTables, choose_identifiers
 from electra_jax.objectives.masking import first_true
 
 # A share of the words has a random number of tokens: so many times the mean are room for nearly all rows.
 ROOM_FOR_WORDS = 1.25
+TOKENS, WORDS, IDENTIFIERS = UNITS = ("tokens", "words", "identifiers")
+OLD_UNITS = {False: TOKENS, True: WORDS}  # as earlier versions wrote them, and still taken
+
+
+class PieceTables(NamedTuple):
+    """What masking knows of the tokenizer's pieces. None: not needed, or the program masks no text."""
+
+    word_starts: np.ndarray | None = None  # bool [V], whether a piece begins a word
+    identifiers: IdentifierTables | None = None
+
+
+NO_TABLES = PieceTables()
 
 
 class Denoiser(NamedTuple):
     """An entry of config.objective.denoisers."""
 
     weight: float  # of the rows, relative to the other weights
-    mask_prob: float  # share of the tokens that are masked; of the words with `whole_words`
+    mask_prob: float  # share of the tokens that are masked; with "words" of the words
     mean_span: float  # mean length of a span, in tokens or in words; 1: each is chosen by itself
-    whole_words: bool  # whether words are masked as a whole
+    units: str  # what is masked as a whole, one of UNITS; "identifiers": all occurrences of a name
 
     @property
     def highest_share(self) -> float:
         """Share of a row's tokens for which there are slots."""
-        return min(1.0, self.mask_prob * ROOM_FOR_WORDS) if self.whole_words else self.mask_prob
+        return min(1.0, self.mask_prob * ROOM_FOR_WORDS) if self.units == WORDS else self.mask_prob
 
 
 def denoisers_of(objective: Mapping[str, Any]) -> tuple[Denoiser, ...]:
     """The entries of a section config.objective; () if it masks all rows alike."""
-    return tuple(Denoiser(*entry) for entry in objective["denoisers"])
+    return tuple(
+        Denoiser(*numbers, OLD_UNITS.get(units, units)) for *numbers, units in objective["denoisers"]
+    )
 
 
-def needs_words(objective: Mapping[str, Any]) -> bool:
-    """Whether masking has to know which tokens begin a word."""
-    return any(denoiser.whole_words for denoiser in denoisers_of(objective))
+def has_units(objective: Mapping[str, Any], units: str) -> bool:
+    """Whether some denoiser has these units."""
+    return any(denoiser.units == units for denoiser in denoisers_of(objective))
 
 
 def mean_mask_prob(objective: Mapping[str, Any]) -> float:
@@ -92,7 +108,7 @@ def choose_denoised_positions(
     mask_prob: float,
     *,
     denoisers: Sequence[Denoiser],
-    word_starts: np.ndarray | None,
+    pieces: PieceTables,
 ) -> tuple[jax.Array, jax.Array]:
     """Positions [B, P] and weights [B, P] (1 used, 0 not), by the denoiser drawn for each row.
 
@@ -100,27 +116,25 @@ def choose_denoised_positions(
     round(that / mean_span) spans, at least one. [CLS], [SEP], [MASK] and padding are never chosen. Used slots
     come first and their positions ascend; unused slots hold position 0. P is the largest number of any
     denoiser. Where slots do not suffice, the last units are left out whole, counted from a random place in
-    the row; the first one always fits (`number_units`).
+    the row; the first one always fits (`number_units`). A denoiser of identifiers masks spans of tokens in
+    the rows where no identifier fits.
 
     Args:
       mask_prob: not read; all ways of masking have one signature.
-      word_starts: bool [V], whether a token begins a word. None: every token does, which gives the same
-        shapes, for programs that train on no text.
+      pieces: without their tables words and identifiers are tokens, which gives the same shapes, for programs
+        that train on no text.
     """
-    del inputs, mask_prob
+    del mask_prob
     length = ids_BL.shape[1]
     num_slots = max(num_denoiser_slots(denoiser, length) for denoiser in denoisers)
     row_key, span_key = jax.random.split(key)
     drawn_B = draw_denoisers(row_key, ids_BL.shape[0], denoisers)
-    unit_BL, is_unit_BL = number_units(ids_BL, special, denoisers, drawn_B, word_starts)
+    unit_BL, is_unit_BL = number_units(ids_BL, special, denoisers, drawn_B, pieces.word_starts)
     num_units_B1 = is_unit_BL.sum(axis=1, keepdims=True, dtype=jnp.int32)
     masked_KN, spans_KN = (jnp.asarray(table) for table in span_tables(denoisers, length, num_slots))
+    num_masked_B1 = masked_KN[drawn_B[:, None], num_units_B1]
     chosen_BL, is_chosen_BL = choose_spans(
-        span_key,
-        num_units_B1,
-        masked_KN[drawn_B[:, None], num_units_B1],
-        spans_KN[drawn_B[:, None], num_units_B1],
-        length,
+        span_key, num_units_B1, num_masked_B1, spans_KN[drawn_B[:, None], num_units_B1], length
     )
     # Whole words as long as there are slots.
     is_candidate_BL = is_ordinary(ids_BL, special)
@@ -138,6 +152,13 @@ def choose_denoised_positions(
         .set(True, mode="drop")
     )
     is_masked_BL = is_candidate_BL & jnp.take_along_axis(is_masked_unit_BL, jnp.maximum(unit_BL, 0), axis=1)
+    if pieces.identifiers is not None:
+        names_BL = choose_identifiers(
+            jax.random.fold_in(key, 2), ids_BL, inputs.segments_BL, special, pieces.identifiers, num_masked_B1
+        )
+        of_names_B = jnp.asarray([denoiser.units == IDENTIFIERS for denoiser in denoisers])[drawn_B]
+        has_names_B1 = (of_names_B & names_BL.any(axis=1))[:, None]
+        is_masked_BL = jnp.where(has_names_B1, names_BL, is_masked_BL)
     is_used_BP = jnp.arange(num_slots)[None, :] < is_masked_BL.sum(axis=1, keepdims=True)
     positions_BP = jnp.where(is_used_BP, first_true(is_masked_BL, num_slots), 0)
     return positions_BP, is_used_BP.astype(jnp.float32)
@@ -166,7 +187,7 @@ def number_units(
     is_unit_BL = is_candidate_BL
     if word_starts is not None:
         length = ids_BL.shape[1]
-        of_words_B = jnp.asarray([denoiser.whole_words for denoiser in denoisers])[drawn_B]
+        of_words_B = jnp.asarray([denoiser.units == WORDS for denoiser in denoisers])[drawn_B]
         is_first_BL = jnp.pad(~is_candidate_BL[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         begins_BL = jnp.asarray(word_starts)[ids_BL] | is_first_BL | ~of_words_B[:, None]
         # Units are cut to the slots of their own denoiser. Those of a mixture may be most of the row.

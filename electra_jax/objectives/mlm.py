@@ -132,7 +132,7 @@ def make_prepare(
     masking = objective["masking"]
     if denoisers := denoisers_of(objective):
         masking = functools.partial(
-            choose_denoised_positions, denoisers=denoisers, word_starts=objective["word_starts"]
+            choose_denoised_positions, denoisers=denoisers, pieces=objective["pieces"]
         )
 
     def prepare(key: jax.Array, ids_BL: jax.Array) -> MaskedBatch:

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from electra_jax.models.config import PretrainingConfig
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.adversarial import ADVERSARIAL
 from electra_jax.objectives.all_tokens_mlm import ALL_TOKENS_MLM
 from electra_jax.objectives.base import Objective
 from electra_jax.objectives.deberta_v3 import DEBERTA_V3
-from electra_jax.objectives.denoisers import computed_mask_prob
+from electra_jax.objectives.denoisers import NO_TABLES, PieceTables, computed_mask_prob
 from electra_jax.objectives.distillation import DISTILLATION
 from electra_jax.objectives.electra import ELECTRA
 from electra_jax.objectives.electra_15 import ELECTRA_15
@@ -57,14 +55,14 @@ def make_objective(
     config: Mapping[str, Any],
     model: PretrainingConfig,
     special: SpecialTokens,
-    word_starts: np.ndarray | None = None,
+    pieces: PieceTables = NO_TABLES,
 ) -> Objective:
     """The training method that config.objective chooses.
 
     Args:
       config: a whole configuration.
-      word_starts: bool, whether each id begins a word, for what masks whole words (denoisers.py); None if it
-        is not to be trained or evaluated.
+      pieces: for what masks words or identifiers (denoisers.py); not needed if it is not to be trained or
+        evaluated.
 
     Raises:
       ValueError: there is no such objective, or it rejects its settings.
@@ -79,7 +77,7 @@ def make_objective(
             "the setting."
         )
     make = row.make if settings["generator"] == "model" else row.make_with_fixed_generator
-    return make(model, settings | {"word_starts": word_starts}, special)
+    return make(model, settings | {"pieces": pieces}, special)
 
 
 def forward_flops(config: Mapping[str, Any], model: PretrainingConfig) -> float:

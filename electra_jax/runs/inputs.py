@@ -14,7 +14,6 @@ from data_pipelines.problems import Problems
 from data_pipelines.sample.prepare import PREFIX as SAMPLE_PREFIX
 from data_pipelines.sample.prepare import prepare_sample
 from data_pipelines.tokenizers.load import load_tokenizer
-from data_pipelines.tokenizers.words import word_starts
 from electra_jax.configuration.resolve import ResolvedConfig
 from electra_jax.configuration.stages import Stage, stage_errors
 from electra_jax.distributed.mesh import make_mesh
@@ -23,9 +22,9 @@ from electra_jax.distributed.sharding import check_batch
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.denoisers import needs_words
 from electra_jax.objectives.registry import forward_flops, make_objective
 from electra_jax.runs.directory import check_run_directory
+from electra_jax.runs.piece_tables import piece_tables
 from electra_jax.runs.teachers import check_teachers
 from electra_jax.runs.trained import check_initial
 
@@ -108,10 +107,8 @@ def make_run_objective(config: dict[str, Any], model: PretrainingConfig, mixture
     Raises:
       ValueError, OSError: the objective rejects its settings; the tokenizer is missing or does not fit them.
     """
-    starts = None
-    if needs_words(config["objective"]):
-        starts = word_starts(load_tokenizer(str(tokenizer_of(mixture))))
-    return make_objective(config, model, SpecialTokens.from_ids(mixture.special), starts)
+    pieces = piece_tables(config["objective"], tokenizer_of(mixture))
+    return make_objective(config, model, SpecialTokens.from_ids(mixture.special), pieces)
 
 
 def tokenizer_of(mixture: Mixture) -> Path:

@@ -9,14 +9,13 @@ import jax
 from data_pipelines.command_errors import shorten
 from data_pipelines.json_files import read_json
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
-from data_pipelines.tokenizers.words import word_starts
 from electra_jax.configuration.checkpoint_names import parse_checkpoint
 from electra_jax.configuration.stages import stage_at
 from electra_jax.models.config import PretrainingConfig, make_pretraining_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.base import Objective
-from electra_jax.objectives.denoisers import needs_words
 from electra_jax.objectives.registry import find_row, make_objective, without_teachers
+from electra_jax.runs.piece_tables import piece_tables
 from electra_jax.runs.trained import (
     dataset_paths,
     differing_settings,
@@ -91,8 +90,8 @@ def open_ingredient(workdir: Path, step: int | None) -> Ingredient:
     step = find_step(workdir, step)
     config = without_teachers(stage_at(description["config"], step).config | {"stages": ()})
     model, tokenizer = make_pretraining_config(config["model"]), load_tokenizer(str(workdir / "tokenizer"))
-    starts = word_starts(tokenizer) if needs_words(config["objective"]) else None
-    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special), starts)
+    pieces = piece_tables(config["objective"], workdir / "tokenizer")
+    objective = make_objective(config, model, SpecialTokens.from_ids(tokenizer.special), pieces)
     params, _ = abstract_params(objective, config["data"]["sequence_length"])
     return Ingredient(
         workdir,

@@ -18,6 +18,7 @@ from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.objectives.denoisers import (
     Denoiser,
+    PieceTables,
     choose_denoised_positions,
     choose_spans,
     draw_denoisers,
@@ -30,11 +31,12 @@ from support.tiny_ablations import full_config
 
 NEVER = [SPECIAL.pad, SPECIAL.cls, SPECIAL.sep, SPECIAL.mask]
 WORD_STARTS = np.random.default_rng(3).random(256) < 0.6
+PIECES = PieceTables(WORD_STARTS)
 MIXTURE = (
-    Denoiser(2.0, 0.15, 3.0, False),
-    Denoiser(1.0, 0.15, 32.0, False),
-    Denoiser(1.0, 0.5, 3.0, False),
-    Denoiser(4.0, 0.2, 1.0, True),
+    Denoiser(2.0, 0.15, 3.0, "tokens"),
+    Denoiser(1.0, 0.15, 32.0, "tokens"),
+    Denoiser(1.0, 0.5, 3.0, "tokens"),
+    Denoiser(4.0, 0.2, 1.0, "words"),
 )
 
 
@@ -47,7 +49,7 @@ def trace(key, ids_BL, denoisers, knows_words):
         SPECIAL,
         0.15,  # not read
         denoisers=denoisers,
-        word_starts=WORD_STARTS if knows_words else None,
+        pieces=PIECES if knows_words else PieceTables(),
     )
 
 
@@ -138,7 +140,7 @@ def test_spans_of_one_token_are_the_uniform_choice():
     """Every token equally often, and neighbours together as often as in a uniform subset: 4 of 26."""
     draws = 6000
     ids = np.tile(np.array([1, *range(10, 20), 2, 1, *range(30, 46), 2, 0, 0], np.int32), (draws, 1))
-    _, weights, is_masked = choose(ids, (Denoiser(1.0, 0.15, 1.0, False),))
+    _, weights, is_masked = choose(ids, (Denoiser(1.0, 0.15, 1.0, "tokens"),))
     is_word = ~np.isin(ids[0], NEVER)
     np.testing.assert_array_equal(weights.sum(1), 4)
     assert chi_square(is_masked[:, is_word].sum(0), draws * 4 / 26) < 52.7  # 25 degrees of freedom, p = 0.001
@@ -152,7 +154,7 @@ def test_lengths_of_spans_and_rates(mask_prob, mean_span):
     """On full rows: the exact number of tokens, and runs that are as long as touching spans make them."""
     ids = np.full((400, 512), 50, np.int32)
     ids[:, 0], ids[:, -1] = SPECIAL.cls, SPECIAL.sep
-    _, weights, is_masked = choose(ids, (Denoiser(1.0, mask_prob, mean_span, False),))
+    _, weights, is_masked = choose(ids, (Denoiser(1.0, mask_prob, mean_span, "tokens"),))
     count = round(510 * mask_prob)
     np.testing.assert_array_equal(weights.sum(1), count)
     np.testing.assert_array_equal(is_masked.sum(1), count)
@@ -180,11 +182,11 @@ def test_each_row_is_masked_by_its_own_denoiser():
     for row, mask, which, slots, used in zip(ids, is_masked, number, positions, weights, strict=True):
         words, denoiser = words_of(row), MIXTURE[which]
         shares = [mask[word].mean() for word in words]
-        units = len(words) if denoiser.whole_words else sum(map(len, words))
-        chosen = sum(share == 1 for share in shares) if denoiser.whole_words else mask.sum()
+        units = len(words) if denoiser.units == "words" else sum(map(len, words))
+        chosen = sum(share == 1 for share in shares) if denoiser.units == "words" else mask.sum()
         assert chosen == max(1, round(units * denoiser.mask_prob))
-        has_part_of_a_word |= not denoiser.whole_words and any(0 < share < 1 for share in shares)
-        assert not denoiser.whole_words or set(shares) <= {0, 1}
+        has_part_of_a_word |= denoiser.units != "words" and any(0 < share < 1 for share in shares)
+        assert denoiser.units != "words" or set(shares) <= {0, 1}
         assert slots[used > 0].tolist() == np.flatnonzero(mask).tolist()  # ascending, used slots first
     assert has_part_of_a_word
 
@@ -194,7 +196,7 @@ def test_spans_end_with_their_document():
     document are masked equally often."""
     document = [SPECIAL.cls, *range(10, 16), SPECIAL.sep]
     ids = np.tile(np.array(document * 16, np.int32), (2000, 1))
-    _, _, is_masked = choose(ids, (Denoiser(1.0, 0.3, 32.0, False),))
+    _, _, is_masked = choose(ids, (Denoiser(1.0, 0.3, 32.0, "tokens"),))
     by_document = is_masked.reshape(2000, 16, 8)
     assert not by_document[:, :, [0, 7]].any()
     inner = by_document[:, :, 1:7]
@@ -207,7 +209,7 @@ def test_a_word_also_begins_with_its_document():
     inside = np.flatnonzero(~WORD_STARTS[5:])[0] + 5
     ids = np.tile(np.array([1, 60, inside, 2, 1, inside, inside, 2], np.int32), (200, 1))
     WORD_STARTS[60] = True
-    _, weights, is_masked = choose(ids, (Denoiser(1.0, 0.5, 1.0, True),))
+    _, weights, is_masked = choose(ids, (Denoiser(1.0, 0.5, 1.0, "words"),))
     assert {tuple(np.flatnonzero(mask)) for mask in is_masked} == {(1, 2), (5, 6)}
     np.testing.assert_array_equal(weights.sum(1), 2)
 
@@ -217,7 +219,7 @@ def test_words_beyond_the_slots_are_left_out_whole():
     inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
     fours = np.array([1, *[start, inside, inside, inside] * 9, 2, 0, 0], np.int32)
     _, weights, is_masked = choose(
-        np.tile(fours, (300, 1)), (Denoiser(1.0, 0.2, 1.0, True), Denoiser(1e-6, 0.25, 1.0, False))
+        np.tile(fours, (300, 1)), (Denoiser(1.0, 0.2, 1.0, "words"), Denoiser(1e-6, 0.25, 1.0, "tokens"))
     )
     assert weights.shape[1] == 10
     assert set(weights.sum(1)) == {8.0}
@@ -230,7 +232,7 @@ def test_a_word_longer_than_the_slots_is_cut_into_units():
     the 11 are chosen, and one that does not fit behind the other is left out."""
     inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
     giant = np.array([1, start, *[inside] * 29, *[start] * 8, 2], np.int32)
-    denoisers = (Denoiser(1.0, 0.2, 1.0, True), Denoiser(1e-6, 0.5, 1.0, False))
+    denoisers = (Denoiser(1.0, 0.2, 1.0, "words"), Denoiser(1e-6, 0.5, 1.0, "tokens"))
     _, weights, is_masked = choose(np.tile(giant, (600, 1)), denoisers)
     assert weights.shape[1] == 20  # a mixture may have more slots than the denoiser of the words
     parts = is_masked[:, 1:31].reshape(600, 3, 10)
@@ -247,7 +249,7 @@ def test_rows_of_long_words_are_masked(word, mean_span):
     inside, start = np.flatnonzero(~WORD_STARTS[5:])[0] + 5, np.flatnonzero(WORD_STARTS[5:])[0] + 5
     ids = np.full((400, 128), inside, np.int32)
     ids[:, 1::word], ids[:, 0], ids[:, -1] = start, SPECIAL.cls, SPECIAL.sep
-    _, weights, _ = choose(ids, (Denoiser(1.0, 0.15, mean_span, True),))
+    _, weights, _ = choose(ids, (Denoiser(1.0, 0.15, mean_span, "words"),))
     assert weights.shape[1] == 24 and weights.sum(1).min() >= 1
     assert 0.08 < weights.sum() / (400 * 126) < 0.18
 
@@ -256,7 +258,7 @@ def test_rate_of_whole_words():
     """The share of the tokens is that of the words: hardly any row has more tokens than slots."""
     ids = np.random.default_rng(4).integers(5, 256, size=(1500, 128))
     ids[:, 0], ids[:, -1] = SPECIAL.cls, SPECIAL.sep
-    _, weights, _ = choose(ids, (Denoiser(1.0, 0.15, 2.0, True),))
+    _, weights, _ = choose(ids, (Denoiser(1.0, 0.15, 2.0, "words"),))
     assert weights.sum() / (~np.isin(ids, NEVER)).sum() == pytest.approx(0.15, rel=0.02)
 
 
@@ -271,7 +273,7 @@ def test_rows_of_no_and_of_few_words():
 
 def test_masks_do_not_depend_on_the_mesh():
     ids = jnp.asarray(long_rows(16, 32))
-    prepare = tiny.electra(denoisers=MIXTURE, word_starts=WORD_STARTS).prepare
+    prepare = tiny.electra(denoisers=MIXTURE, pieces=PIECES).prepare
     alone = jax.device_get(jax.jit(prepare)(key(5), ids))
     with axis_context(mesh := make_mesh({"data": 4, "fsdp": 2, "tensor": 1})):
         shared = jax.jit(prepare)(key(5), jax.device_put(ids, batch_sharding(mesh)))
@@ -288,15 +290,15 @@ def test_objectives_and_their_flops(name):
     model = make_pretraining_config(full["model"])
     if name == "electric":
         with pytest.raises(ValueError, match=r"^config\.objective\.denoisers: got .*, expected \(\) with"):
-            make_objective(full, model, SPECIAL, WORD_STARTS)
+            make_objective(full, model, SPECIAL, PIECES)
         return
-    objective = make_objective(full, model, SPECIAL, WORD_STARTS)
+    objective = make_objective(full, model, SPECIAL, PIECES)
     batch = jax.eval_shape(objective.prepare, key(), jax.ShapeDtypeStruct((4, 24), jnp.int32))
     num_rows = 2 if name == "prop" else 1  # for each row of text
     assert jax.eval_shape(objective.targets, batch)[0].shape == (4, num_rows * int(0.505 * 24))
     plain = {**full, "objective": full["objective"] | {"denoisers": (), "mask_prob": 0.5}}
     assert forward_flops(full, model) == forward_flops(plain, model) > 0
-    words = full["objective"] | {"denoisers": ((1.0, 0.2, 1.0, True),)}
+    words = full["objective"] | {"denoisers": ((1.0, 0.2, 1.0, "words"),)}
     plain["objective"]["mask_prob"] = 0.25  # slots for words, whose number of tokens varies
     assert forward_flops({**full, "objective": words}, model) == pytest.approx(forward_flops(plain, model))
     assert mean_mask_prob(full["objective"]) == pytest.approx((2 * 0.15 + 0.15 + 0.5 + 4 * 0.2) / 8)
@@ -305,7 +307,7 @@ def test_objectives_and_their_flops(name):
 def test_the_loss_is_the_mean_over_real_predictions_and_training_lowers_it():
     """Rows have 1 to 12 predictions in 12 slots: nothing in an unused one changes the loss. The text has 11
     of 256 words, which 30 steps learn."""
-    objective = tiny.mlm(denoisers=MIXTURE, word_starts=WORD_STARTS)
+    objective = tiny.mlm(denoisers=MIXTURE, pieces=PIECES)
     optimizer, ids = optax.adam(0.02), jnp.asarray(rows(16, vocab_size=16))
 
     @jax.jit

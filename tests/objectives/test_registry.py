@@ -16,6 +16,7 @@ from electra_jax.huggingface.published_models import MODULES
 from electra_jax.models.config import make_pretraining_config
 from electra_jax.models.flops import discriminator_flops, masked_head_flops
 from electra_jax.objectives.base import TOKENS, Phase
+from electra_jax.objectives.denoisers import PieceTables
 from electra_jax.objectives.electra import electra_flops
 from electra_jax.objectives.mlm import Z_LOSS_METRIC, mlm_flops
 from electra_jax.objectives.registry import (
@@ -87,7 +88,7 @@ def test_a_row_declares_the_shared_settings_that_its_objective_does_not_read(nam
     row = OBJECTIVES[name]
     teachers = settings(teacher(row.teachers_of[0], WIDE)) if row.teachers_of else {}
     full = full_config(name, generator, **teachers)
-    watched = Watched(full["objective"] | {"word_starts": None})
+    watched = Watched(full["objective"] | {"pieces": PieceTables()})
     make_one = row.make if generator == "model" else row.make_with_fixed_generator
     shapes_of(make_one(make_pretraining_config(full["model"]), watched, SPECIAL))
     # Another value than 0 of z_loss_weight is refused where it is not read.

@@ -20,6 +20,7 @@ from data_pipelines.tokenizers.load import load_tokenizer
 from electra_jax.configuration.flags import load_config
 from electra_jax.models.inputs import SpecialTokens
 from electra_jax.objectives.corruption import MASKING, mask_tokens
+from electra_jax.objectives.denoisers import PieceTables
 from electra_jax.runs import inputs as run_inputs
 from electra_jax.runs.pretraining import pretrain
 from electra_jax.runs.trained import load_run
@@ -104,13 +105,13 @@ def test_a_run_takes_the_special_ids_of_its_dataset(electra_data, tmp_path, monk
     class Reached(Exception):
         pass
 
-    def make(config, model, special, word_starts):
-        raise Reached(special, word_starts)
+    def make(config, model, special, pieces):
+        raise Reached(special, pieces)
 
     monkeypatch.setattr(run_inputs, "make_objective", make)
     with pytest.raises(Reached) as reached:
         pretrain(configuration(electra_data, model__vocab_size=ROWS), tmp_path / "run")
-    assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100), None)
+    assert reached.value.args == (SpecialTokens(pad=0, cls=101, sep=102, mask=103, unk=100), PieceTables())
     with pytest.raises(
         ValueError, match=r"vocab_size: got 30521, but the datasets' tokenizer has 30522 entries"
     ):

@@ -48,6 +48,6 @@ def test_a_tokenizer_that_does_not_show_words(tmp_path):
     tokenizer = make_byte_level(tmp_path, texts=["onlyoneword" * 3])
     tokenizer.vocabulary = lambda: ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
     with pytest.raises(
-        ValueError, match=r"do not show where a word begins, expected .* Set whole_words to Fa"
+        ValueError, match=r"do not show where a word begins, expected .* Take 'tokens' in plac"
     ):
         word_starts(tokenizer)
