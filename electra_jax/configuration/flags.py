@@ -139,7 +139,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS, *, has_workdir: bo
         flags.DEFINE_string(
             "workdir",
             None,
-            "Directory of the run: configuration, metrics, checkpoints, plots.",
+            "Directory of the run, which gets all that the command writes.",
             flag_values=flag_values,
         )
 
