@@ -6,7 +6,6 @@ read in batches, since one `__getitems__` of a batch costs far less than its row
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +20,7 @@ from data_pipelines.tokenizers.directory import SpecialIds
 from data_pipelines.whole_files import check_utf8
 
 _MAX_ROWS = 2**32  # Grain's index shuffle works on 32-bit indices
-_ENDLESS = 2**48  # more examples than any run reads of a dataset
+LARGEST_RATIO = 1e9  # of two weights
 
 
 class Mixture:
@@ -189,18 +188,19 @@ def continue_sources(parts: Sequence[tuple[Sequence[DatasetSource], int]]) -> li
 
 
 def examples_of_each(weights: Sequence[float], num_examples: int) -> list[int]:
-    """Number of examples of each dataset among the first `num_examples` of a mixture."""
-    # The same interleaving, of datasets whose elements encode their dataset and their place in it.
-    numbered = [
-        grain.MapDataset.range(index * _ENDLESS, (index + 1) * _ENDLESS) for index in range(len(weights))
-    ]
-    mixed = grain.MapDataset.mix(numbered, weights=list(weights))
-    before: dict[int, int] = {}
-    for index in itertools.count(num_examples):
-        if len(before) == len(weights):
-            return [before[dataset] for dataset in range(len(weights))]
-        dataset, count = divmod(mixed[index], _ENDLESS)
-        before.setdefault(dataset, count)
+    """Number of examples of each dataset among the first `num_examples` of a mixture.
+
+    Grain's order has this form: each dataset has its share, rounded up, of the examples that those before it
+    in the list have left.
+    """
+    scale = 100 / min(weights)
+    shares = [int(weight * scale) for weight in weights]  # as Grain rounds them
+    counts, left, total = [], num_examples, sum(shares)
+    for share in shares:
+        behind = left * (total - share) // total
+        counts.append(left - behind)
+        left, total = behind, total - share
+    return counts
 
 
 def make_sequential(datasets: Sequence[DatasetSource], *, opened_by: Sequence[Mixture] = ()) -> Mixture:
@@ -237,6 +237,13 @@ def _check_weights(datasets: Sequence[DatasetSource]) -> None:
             "config.data: every dataset needs a finite weight > 0, got "
             + ", ".join(f"{dataset.weight} for {dataset.label}" for dataset in bad)
             + ". Remove a dataset from the list to leave it out."
+        )
+    weights = [dataset.weight for dataset in datasets]
+    if weights and max(weights) > LARGEST_RATIO * min(weights):
+        raise ValueError(
+            f"config.data.weights: got {min(weights):g} beside {max(weights):g}, expected weights of which "
+            f"none is more than {LARGEST_RATIO:,.0f} times another. Remove a dataset from the list to leave "
+            "it out."
         )
 
 

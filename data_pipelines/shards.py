@@ -60,7 +60,8 @@ def run_jobs(
     # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
     pool = ProcessPoolExecutor(num_processes, context, initializer=_start_worker, initargs=(tokenised,))
     kept = 0  # characters of files that an earlier build finished
-    show = lambda: on_progress(kept + tokenised.value)
+    # Without the number's lock, which a process may have held when it was killed.
+    show = lambda: on_progress(kept + tokenised.get_obj().value)
     try:
         waiting: collections.deque = collections.deque()
         for job in jobs:

@@ -54,21 +54,39 @@ def clean(
     with only_maker(directory) as check:
         check_utf8(directory, "--out")
         directory = os.path.abspath(directory)
-        recorded = settings.recorded()
+        recorded, working = settings.recorded(), Path(f"{directory}.partial")
         if Path(directory).exists():
-            return _existing(Path(directory), recorded)
+            counts = _existing(Path(directory), recorded)
+            if _settings_of(working) == recorded:  # killed while it removed this
+                _remove(working)
+            return counts
         report = ReadReport() if report is None else report
         for sources in (settings.input, settings.decontaminate):
             read_pieces(sources, document_separator=settings.document_separator)  # which looks for them
         settings.read_bad_words()
-        partial = _partial(Path(f"{directory}.partial"), recorded, start_over)
+        partial = _partial(working, recorded, start_over)
         index, filters, num_short = _filters(partial, settings)
         pieces = _clean_pieces(partial, settings, index, filters, num_processes, report, check)
         counts = _finish(partial, settings, pieces, num_short)
         check()
         os.replace(partial / FINISHED, directory)
-        shutil.rmtree(partial)
+        _remove(partial)
         return counts
+
+
+def _settings_of(partial: Path) -> dict[str, Any] | None:
+    """The settings of an interrupted cleaning; None if it has none."""
+    return read_json(partial / SETTINGS_FILE, dict) if (partial / SETTINGS_FILE).is_file() else None
+
+
+def _remove(partial: Path) -> None:
+    """Remove the working directory; its settings last, by which the next start knows what a kill left."""
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != SETTINGS_FILE:
+            path.unlink()
+    shutil.rmtree(partial)
 
 
 def _existing(directory: Path, recorded: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,22 @@ def test_how_many_examples_of_a_mixture_are_of_each_dataset(weights, many):
     assert sum(examples_of_each(weights, many)) == many  # fast, however many
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(1e-4, 1e5), min_size=2, max_size=4), st.integers(0, 10**12))
+def test_examples_of_datasets_of_very_different_weights(weights, many):
+    """Grain's next example is the first one of its dataset that is not counted."""
+    endless = 2**48
+    numbered = [MapDataset.range(index * endless, (index + 1) * endless) for index in range(len(weights))]
+    dataset, place = divmod(MapDataset.mix(numbered, weights=weights)[many], endless)
+    assert examples_of_each(weights, many)[dataset] == place
+
+
+def test_examples_of_a_weight_that_is_never_drawn():
+    """Counted without looking for its first example."""
+    assert examples_of_each([1.0, 1e-9], 10**12) == [999_999_999_001, 999]
+    assert examples_of_each([1e-9, 1.0], 10**6) == [1, 999_999]
+
+
 def rows_of(mixed, count):
     """(path, row) of the first examples."""
     return [

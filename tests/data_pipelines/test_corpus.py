@@ -20,6 +20,7 @@ from data_pipelines.documents import Piece, ReadReport
 from data_pipelines.mixture import DatasetSource, make_sequential
 from data_pipelines.tokenizers.load import load_tokenizer
 from support.commands import run_python
+from support.killed_worker import die_with_the_lock
 from support.small_corpus import WORDS, build, flags, make_documents, rows_of, write, write_data
 
 PAD_ID, CLS_ID, SEP_ID = 0, 1, 2
@@ -136,6 +137,25 @@ def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_pat
         done += shards.run_jobs(jobs(), 2)
     finished = [path.name.partition(".")[0] for path in tmp_path.glob("*" + shards.COUNTS_SUFFIX)]
     assert finished and all((tmp_path / name).exists() for name in finished)
+
+
+def test_a_process_that_is_killed_while_it_counts(data, tmp_path, monkeypatch):
+    """It holds the lock of the number of characters, which is read for the progress bar all the same."""
+    monkeypatch.setattr(shards, "_start_worker", die_with_the_lock)
+    pieces = [Piece(document, "train.jsonl") for document in make_documents(20, 1)]
+    job = chunks.Job(str(data / "tokenizer"), 32, "documents", (0, 0, 0), str(tmp_path / "0"), pieces)
+
+    def is_waiting(*_):
+        raise TimeoutError("it waits for a lock that nobody gives back")
+
+    before = signal.signal(signal.SIGALRM, is_waiting)
+    signal.alarm(60)
+    try:
+        with pytest.raises(OSError, match="one of 2 processes was killed"):
+            list(shards.run_jobs(iter([job]), 2))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_leaves_no_half_file(data, tmp_path):

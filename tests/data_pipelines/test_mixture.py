@@ -302,6 +302,12 @@ def test_bad_weight(built, weight):
         make_mixture([DatasetSource(built.a), DatasetSource(built.b, weight)], seed=0)
 
 
+def test_weights_that_are_too_far_apart(built):
+    sources = [DatasetSource(built.a), DatasetSource(built.b, 1e-10)]
+    with pytest.raises(ValueError, match=r"weights: got 1e-10 beside 1, expected weights of which none is"):
+        make_mixture(sources, seed=0)
+
+
 def test_missing_directories_are_listed_together(built, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no such dataset directory: .*/nowhere, .*/nor_here\. Build"

@@ -221,6 +221,30 @@ def test_files_of_others_are_never_removed(small):
         clean(str(out), settings)
 
 
+def test_what_a_kill_left_of_a_finished_cleaning_is_removed(tmp_path, monkeypatch):
+    """SIGKILL while its working directory is removed, file by file; the settings go last."""
+    source = write_texts(tmp_path / "a.jsonl", english_documents(3))
+    out, partial, settings = tmp_path / "out", tmp_path / "out.partial", CleaningSettings(input=(source,))
+    unlink, removed = Path.unlink, []
+
+    def dies(path, **options):
+        if path.parent == partial and out.is_dir():
+            if len(removed) == 2:
+                raise KeyboardInterrupt
+            removed.append(path.name)
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dies)
+        with pytest.raises(KeyboardInterrupt):
+            clean(str(out), settings)
+    assert len(removed) == 2 and out.is_dir() and (partial / builder.SETTINGS_FILE).is_file()
+    with pytest.raises(FileExistsError, match="holds a cleaning with other settings"):
+        clean(str(out), CleaningSettings(input=(source,), duplicates="exact"))
+    assert partial.is_dir()
+    assert clean(str(out), settings)["kept"] == 3 and not partial.exists()
+
+
 @pytest.mark.parametrize("start_over", [False, True], ids=["again", "start_over"])
 def test_a_directory_with_nothing_but_a_temporary_file_is_taken(tmp_path, start_over):
     """So SIGKILL leaves it while the settings are first written."""
