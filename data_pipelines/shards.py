@@ -58,7 +58,7 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     tokenised = context.Value("q", 0)
     # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
-    pool = ProcessPoolExecutor(num_processes, context, initializer=_start_worker, initargs=(tokenised,))
+    pool = ProcessPoolExecutor(num_processes, context, initializer=start_worker, initargs=(tokenised,))
     kept = 0  # characters of files that an earlier build finished
     # Without the number's lock, which a process may have held when it was killed.
     show = lambda: on_progress(kept + tokenised.get_obj().value)
@@ -105,7 +105,7 @@ def _run_here(
         _on_tokenised = before
 
 
-def _start_worker(tokenised: Any) -> None:
+def start_worker(tokenised: Any) -> None:
     """Let this process end when its parent does, and add the characters that it tokenises to a number that
     all share."""
     end_with_parent()

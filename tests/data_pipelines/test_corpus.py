@@ -141,7 +141,7 @@ def test_a_killed_process_is_an_error_and_what_is_finished_is_kept(data, tmp_pat
 
 def test_a_process_that_is_killed_while_it_counts(data, tmp_path, monkeypatch):
     """It holds the lock of the number of characters, which is read for the progress bar all the same."""
-    monkeypatch.setattr(shards, "_start_worker", die_with_the_lock)
+    monkeypatch.setattr(shards, "start_worker", die_with_the_lock)
     pieces = [Piece(document, "train.jsonl") for document in make_documents(20, 1)]
     job = chunks.Job(str(data / "tokenizer"), 32, "documents", (0, 0, 0), str(tmp_path / "0"), pieces)
 
