@@ -75,8 +75,11 @@ def clean(
 
 
 def _settings_of(partial: Path) -> dict[str, Any] | None:
-    """The settings of an interrupted cleaning; None if it has none."""
-    return read_json(partial / SETTINGS_FILE, dict) if (partial / SETTINGS_FILE).is_file() else None
+    """The settings of an interrupted cleaning; None if it has none that can be read."""
+    try:
+        return read_json(partial / SETTINGS_FILE, dict)
+    except (OSError, ValueError):
+        return None
 
 
 def _remove(partial: Path) -> None:
@@ -130,13 +133,12 @@ def _partial(partial: Path, recorded: dict[str, Any], start_over: bool) -> Path:
     if partial.exists() and not (
         partial.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in partial.iterdir())
     ):
-        try:
-            had = read_json(partial / SETTINGS_FILE, dict)
-        except (OSError, ValueError) as error:
+        had = _settings_of(partial)
+        if had is None:
             raise FileExistsError(
                 f"{partial} exists and was not made by this command (no {SETTINGS_FILE}). Choose another "
                 "--out, or move it away."
-            ) from error
+            )
         difference = _difference(had, recorded)
         if difference and not start_over:
             resume = " To resume it, give its settings." * (not _is_of_another_version(had, recorded))

@@ -1,8 +1,8 @@
 """Masking identifiers of source code as wholes: all occurrences of a name in a document, or none.
 
-After CodeT5 (Wang et al. 2021, §3.2, masked identifier prediction): a name that is masked in one place and
-visible in another is copied and not predicted. There all names of a program are masked, each by a sentinel.
-Different here, since an encoder predicts each masked token in its place:
+After CodeT5 (Wang et al. 2021), which recovers masked identifiers. A name that is masked in one place and
+visible in another is copied and not predicted. As recalled, since the abstract alone was read here, CodeT5
+masks all names of a program, each by a sentinel. An encoder predicts each masked token in its place, so here:
 
 * Every token of a name becomes a [MASK] of its own, so that its number of tokens is visible.
 * Names are drawn in a random order as long as all their tokens fit into the row's share of masked tokens.
@@ -41,7 +41,7 @@ class IdentifierTables(NamedTuple):
     may_be_first_V: np.ndarray  # bool, whether it does not begin with a digit
     length_V: np.ndarray  # int32, number of these letters, digits and underscores
     hash_V: np.ndarray  # uint32, their hash as that of a whole name
-    reserved_K: np.ndarray  # uint32, sorted
+    reserved_K: np.ndarray  # uint32, sorted, so that every process compiles the same program
 
 
 def identifier_tables(parts: Sequence[tuple[str, bool, bool]]) -> IdentifierTables:

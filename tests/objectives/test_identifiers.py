@@ -112,7 +112,7 @@ def test_every_name_that_fits_is_as_likely():
     """Six names of one token, one of two tokens at two places, one that is too large; at most four tokens. A
     name is drawn if the tokens of the names before it, and its own, are at most four."""
     number = {piece: index for index, piece in enumerate(PIECES)}
-    places = [["A"], ["x"], ["y2"], ["name"], ["_1"], ["a" * 16], ["n", "A"], ["name"] * 0, ["n", "A"]]
+    places = [["A"], ["x"], ["y2"], ["name"], ["_1"], ["a" * 16], ["n", "A"], ["n", "A"]]
     row = [SPECIAL.cls]
     for words in places:
         row += [number[word] for word in words] + [number["("]]
