@@ -26,6 +26,10 @@ HEAD_SIZES = (32, 64, 128)  # features of a head; a TPU's kernel reads 128 toget
 # BERT's kernels: heads for which they have been compiled, and the shortest rows in which "auto" uses them.
 SPLASH_HEAD_SIZES = (64, 128)
 SHORTEST_SPLASH = 512
+# The same of the kernels of attention within a window, and what their part of a TPU's VMEM has room for.
+SHORTEST_WINDOWED = 512
+LONGEST_WINDOWED = 8192  # tokens of a row
+LONGEST_REACH = 128  # the greatest distance of a key
 
 
 def uses_kernels(
@@ -77,8 +81,40 @@ def uses_splash(
     device = traced_device()
     if wanted == "auto" and device.platform != "tpu":
         return False
-    problem = _chip_problem(device) or _splash_problem(keep_prob, dtype, shape_BLHK[3], is_directed, has_bias)
+    problem = _chip_problem(device) or _splash_problem(dtype, shape_BLHK[3], has_bias)
+    problem = problem or _dropout_problem(keep_prob) or _direction_problem(is_directed)
     return _decide(wanted, problem or _mesh_problem(shape_BLHK))
+
+
+def uses_window_kernels(
+    wanted: str, keep_prob: float, reach: int, shape_BLHK: tuple[int, ...], *, is_directed: bool
+) -> bool:
+    """Whether attention within a window runs as kernels (models/tpu/window.py), over queries of this shape.
+
+    With "auto" it does on TPUs alone, in rows of SHORTEST_WINDOWED tokens or more.
+
+    Args:
+      wanted: "auto", "plain" or "pallas" (`LayerExecution`).
+      keep_prob: probability that dropout keeps a weight of attention; 1: no dropout.
+      reach: the greatest distance of a key, in tokens.
+      is_directed: a query attends in one direction only.
+
+    Raises:
+      ValueError: `wanted` is "pallas", and the kernels cannot compute this, or not on this device.
+    """
+    length, _, head_size = shape_BLHK[1:]
+    if wanted == "plain" or (wanted == "auto" and length < SHORTEST_WINDOWED):
+        return False
+    device = traced_device()
+    if wanted == "auto" and device.platform != "tpu":
+        return False
+    problem = _chip_problem(device) or _dropout_problem(keep_prob) or _direction_problem(is_directed)
+    if length > LONGEST_WINDOWED:
+        problem = problem or f"need rows of at most {LONGEST_WINDOWED} tokens (these have {length})"
+    if reach > LONGEST_REACH:
+        widest = 2 * LONGEST_REACH
+        problem = problem or f"need config.model.rotary.window of at most {widest} (here {2 * reach})"
+    return _decide(wanted, problem or _head_problem(HEAD_SIZES, head_size) or _mesh_problem(shape_BLHK))
 
 
 def _decide(wanted: str, problem: str) -> bool:
@@ -126,34 +162,34 @@ def _chip_problem(device: jax.Device | jax.sharding.AbstractDevice) -> str:
 
 def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bool) -> str:
     """What the kernels of disentangled attention cannot compute of this; "" if there is nothing."""
-    length = shape_BLHK[1]
-    if is_directed:
-        return "attend in both directions"
-    if config.head_size not in HEAD_SIZES:
-        return _head_problem(HEAD_SIZES, config.head_size)
-    longest = LONGEST[kernels_platform()][config.dtype]
+    length, longest = shape_BLHK[1], LONGEST[kernels_platform()][config.dtype]
+    problem = _direction_problem(is_directed) or _head_problem(HEAD_SIZES, config.head_size)
     if length > longest:
-        return f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
-    return _mesh_problem(shape_BLHK)
+        problem = problem or f"need rows of at most {longest} tokens in {config.dtype} (these have {length})"
+    return problem or _mesh_problem(shape_BLHK)
 
 
-def _splash_problem(keep_prob: float, dtype: str, head_size: int, is_directed: bool, has_bias: bool) -> str:
+def _splash_problem(dtype: str, head_size: int, has_bias: bool) -> str:
     """What the kernels of BERT's attention cannot compute of this; "" if there is nothing."""
     if has_bias:
         return "add no bias to the scores, as config.model.position='relative_bias' does"
-    if is_directed:
-        return "attend in both directions (Electric's noise model attends in one)"
-    if keep_prob != 1.0:
-        return f"need config.model.attention_dropout=0 (here {1.0 - keep_prob:g})"
-    if head_size not in SPLASH_HEAD_SIZES:
-        return _head_problem(SPLASH_HEAD_SIZES, head_size)
     # Their products do not ask for a precision, so that a TPU would round float32.
     if dtype != "bfloat16" and not are_interpreted():
         return f"need config.model.dtype='bfloat16' (here {dtype!r})"
-    return ""
+    return _head_problem(SPLASH_HEAD_SIZES, head_size)
+
+
+def _dropout_problem(keep_prob: float) -> str:
+    return f"need config.model.attention_dropout=0 (here {1.0 - keep_prob:g})" if keep_prob != 1.0 else ""
+
+
+def _direction_problem(is_directed: bool) -> str:
+    return "attend in both directions (Electric's noise model attends in one)" if is_directed else ""
 
 
 def _head_problem(sizes: Sequence[int], head_size: int) -> str:
+    if head_size in sizes:
+        return ""
     return f"need heads of {_alternatives(sizes)} features (these have {head_size})"
 
 

@@ -2,7 +2,8 @@
 its document that are at most `reach` away (ModernBERT's local layers; Longformer's sliding window).
 
 The queries of a row are cut into blocks of S. The keys of a block are its own tokens, and `reach` more on
-each side: a window of S + 2·reach. Nothing here has L² elements, forward or backward.
+each side: a window of S + 2·reach. Nothing here has L² elements, forward or backward. A TPU can do the same
+in kernels (tpu/window.py).
 
 Shapes: B batch, L length or queries of a block, M keys of a block, N blocks of a row, H heads, K head dim. A
 block is a row of its own batch, of B·N.
@@ -13,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from electra_jax.models.attention_form import uses_window_kernels
 from electra_jax.models.attention_weights import KeyWindow, attend, attend_backward, attend_forward
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import einsum_f32, einsum_gradients
@@ -31,6 +33,7 @@ def local_attention(
     arrays: tuple[jax.Array, jax.Array, jax.Array],
     inputs: EncoderInputs,
     key: jax.Array | None,
+    form: str = "plain",
 ) -> jax.Array:
     """Context [B, L, H, K] of queries that attend to keys of their segment at most `reach` away.
 
@@ -41,9 +44,19 @@ def local_attention(
       arrays: queries, divided by √K, keys and values [B, L, H, K] in `dtype`.
       inputs: segments, row numbers, and the direction in which a query may attend.
       key: of the dropout mask; None means no dropout.
+      form: `LayerExecution.attention`.
+
+    Raises:
+      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_window_kernels`).
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
     length = query_BLHK.shape[1]
+    is_directed = inputs.direction is not None
+    if uses_window_kernels(form, keep_prob, reach, query_BLHK.shape, is_directed=is_directed):
+        # Imported here: programs without the kernels start sooner.
+        from electra_jax.models.tpu.window import window_attention
+
+        return window_attention(dtype, reach, arrays, inputs)
     # the row is no longer than the keys of one block, so blocks would save nothing
     if length <= block_size(reach) + 2 * reach:
         scores_BHLM = einsum_f32(SCORES, dtype, query_BLHK, key_BMHK)

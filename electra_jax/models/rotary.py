@@ -95,7 +95,7 @@ class RotarySelfAttention(nn.Module):
     config: EncoderConfig
     is_global: bool
     is_first_layer: bool  # initializer "local" starts it differently
-    form: str = "plain"  # LayerExecution.attention, of a global layer
+    form: str = "plain"  # LayerExecution.attention
 
     @nn.compact
     def __call__(
@@ -111,12 +111,12 @@ class RotarySelfAttention(nn.Module):
         arrays = rotate(query_BLHK, rotation), rotate(key_BMHK, rotation), value_BMHK
         rng = self.make_rng("dropout") if is_training and config.attention_dropout else None
         keep_prob = 1.0 - config.attention_dropout
+        form = "plain" if self.is_initializing() else self.form
         if self.is_global:
-            form = "plain" if self.is_initializing() else self.form
             context_BLHK = global_attention(keep_prob, config.dtype, arrays, inputs, rng, form=form)
         else:
             reach = config.rotary.window // 2
-            context_BLHK = local_attention(keep_prob, config.dtype, reach, arrays, inputs, rng)
+            context_BLHK = local_attention(keep_prob, config.dtype, reach, arrays, inputs, rng, form)
         context_BLD = context_BLHK.reshape(*context_BLHK.shape[:2], config.hidden_size)
         kernel_init = residual_kernel_initializer(config)
         return Dense(

@@ -19,9 +19,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     SegmentIds,
     make_splash_mha,
 )
-from jax.sharding import PartitionSpec
 
-from electra_jax.models.attention_form import are_interpreted, mesh_axes_of
+from electra_jax.models.attention_form import are_interpreted
+from electra_jax.models.attention_shards import attend_on_shards
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME
 
@@ -35,28 +35,17 @@ LANES = 128  # rows are padded to a multiple
 def splash_attention(arrays: tuple[jax.Array, jax.Array, jax.Array], inputs: EncoderInputs) -> jax.Array:
     """Context [B, L, H, K] of queries that attend to all keys of their segment, without dropout.
 
-    Padding attends to padding, as without the kernels: its context has no meaning, but is finite. On a mesh
-    each shard computes its own rows and heads.
+    Padding attends to padding, as without the kernels: its context has no meaning, but is finite.
 
     Args:
       arrays: queries, divided by √K, keys and values [B, L, H, K].
       inputs: segments; queries attend in both directions.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return _of_shard(*arrays, inputs.segments_BL)
-    batch, heads = mesh_axes_of("batch"), mesh_axes_of("heads")
-    content = PartitionSpec(batch, None, heads, None)
-    return jax.shard_map(
-        _of_shard,
-        in_specs=(content, content, content, PartitionSpec(batch)),
-        out_specs=content,
-        check_vma=False,
-    )(*arrays, inputs.segments_BL)
+    return attend_on_shards(_of_shard, arrays, inputs.segments_BL)
 
 
-def _of_shard(
-    query_BLHK: jax.Array, key_BLHK: jax.Array, value_BLHK: jax.Array, segments_BL: jax.Array
-) -> jax.Array:
+def _of_shard(arrays: tuple[jax.Array, jax.Array, jax.Array], segments_BL: jax.Array) -> jax.Array:
+    query_BLHK, key_BLHK, value_BLHK = arrays
     length, heads = query_BLHK.shape[1:3]
     missing = -length % LANES
     kernel = _make_kernel(length + missing, heads)

@@ -5,6 +5,8 @@ Shapes: B rows, L padded length, F features of all heads, T = 2·L distances.
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -57,3 +59,16 @@ def compiler_params(plan: Plan, *semantics: str) -> pltpu.CompilerParams:
     """`semantics`: of each axis of the grid, "parallel", or "arbitrary" if its steps add up a sum."""
     limit = VMEM_BYTES if plan.padded_length > DEFAULT_LENGTH or plan.dtype == "float32" else None
     return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=limit)
+
+
+def to_blocks(plan: Plan, x_BLHK: jax.Array) -> jax.Array:
+    """[B, L, H, K] → [B, L padded to whole registers, F], whole blocks of heads."""
+    _, length, heads, _ = x_BLHK.shape
+    x_BLHK = jnp.pad(x_BLHK, ((0, 0), (0, -length % LANES), (0, -heads % plan.block_heads), (0, 0)))
+    return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
+
+
+def from_blocks(x_BLF: jax.Array, shape_BLHK: tuple[int, ...]) -> jax.Array:
+    """The inverse of `to_blocks`, of this shape."""
+    _, length, heads, head_size = shape_BLHK
+    return x_BLF[:, :length, : heads * head_size].reshape(shape_BLHK)

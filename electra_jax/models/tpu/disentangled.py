@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.disentangled_kernels import Arrays, Kernels, Rows
 from electra_jax.models.tpu.backward import Saved, backward
+from electra_jax.models.tpu.blocks import from_blocks, to_blocks
 from electra_jax.models.tpu.forward import forward
 from electra_jax.models.tpu.scores import Operands
-from electra_jax.models.tpu.tiles import LANES, Plan
+from electra_jax.models.tpu.tiles import Plan
 
 
 def make_kernels(config: EncoderConfig, length: int, keep_prob: float) -> Kernels:
@@ -24,7 +25,7 @@ def make_kernels(config: EncoderConfig, length: int, keep_prob: float) -> Kernel
 
 def _forward(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> tuple[jax.Array, jax.Array]:
     context_BLF, logsumexp = forward(plan, _operands(plan, first_head, rows, arrays))
-    return _from_blocks(plan, context_BLF, arrays.query_BLHK), logsumexp
+    return from_blocks(context_BLF, arrays.query_BLHK.shape), logsumexp
 
 
 def _backward(
@@ -36,33 +37,20 @@ def _backward(
     logsumexp: jax.Array,
     gradient_BLHK: jax.Array,
 ) -> Arrays:
-    saved = Saved(_to_blocks(plan, context_BLHK), logsumexp, _to_blocks(plan, gradient_BLHK))
+    saved = Saved(to_blocks(plan, context_BLHK), logsumexp, to_blocks(plan, gradient_BLHK))
     gradients = backward(plan, _operands(plan, first_head, rows, arrays), saved)
-    content = [_from_blocks(plan, x_BLF, arrays.query_BLHK) for x_BLF in gradients[:3]]
-    tables = [_from_blocks(plan, x_FT.T[None], arrays.key_THK[None])[0] for x_FT in gradients[3:]]
+    content = [from_blocks(x_BLF, arrays.query_BLHK.shape) for x_BLF in gradients[:3]]
+    tables = [from_blocks(x_FT.T[None], (1, *arrays.key_THK.shape))[0] for x_FT in gradients[3:]]
     return Arrays(*content, *tables)
 
 
 def _operands(plan: Plan, first_head: jax.Array, rows: Rows, arrays: Arrays) -> Operands:
     missing = plan.padded_length - plan.length
     segments_BL = jnp.pad(rows.segments_BL, ((0, 0), (0, missing)), constant_values=-1)
-    tables = [_to_blocks(plan, table_THK[None])[0] for table_THK in arrays[3:]]
+    tables = [to_blocks(plan, table_THK[None])[0] for table_THK in arrays[3:]]
     return Operands(
         jnp.concatenate([rows.words, first_head[None], rows.rows_B.astype(jnp.uint32)])[None],
         segments_BL[:, None],
-        *(_to_blocks(plan, x_BLHK) for x_BLHK in arrays[:3]),
+        *(to_blocks(plan, x_BLHK) for x_BLHK in arrays[:3]),
         *tables,
     )
-
-
-def _to_blocks(plan: Plan, x_BLHK: jax.Array) -> jax.Array:
-    """[B, L, H, K] → [B, L padded to whole registers, F], whole blocks of heads."""
-    _, length, heads, _ = x_BLHK.shape
-    x_BLHK = jnp.pad(x_BLHK, ((0, 0), (0, -length % LANES), (0, -heads % plan.block_heads), (0, 0)))
-    return x_BLHK.reshape(*x_BLHK.shape[:2], -1)
-
-
-def _from_blocks(plan: Plan, x_BLF: jax.Array, like_BLHK: jax.Array) -> jax.Array:
-    """The inverse of `_to_blocks`, of the shape of `like_BLHK`."""
-    _, length, heads, head_size = like_BLHK.shape
-    return x_BLF[:, :length, : heads * head_size].reshape(like_BLHK.shape)
