@@ -8,7 +8,7 @@
              kernels, on a TPU or GPU): time and memory.
   compiled   Bytes that a layer keeps of each token for the backward pass; memory of DeBERTaV3-xsmall's
              attention and step on a TPU v5e and an NVIDIA H100, absent or not.
-  long_rows  ModernBERT-base's global attention on a TPU v5e, absent or not, 512 to 8,192 tokens a row.
+  long_rows  ModernBERT-base's attention, global and local, on a TPU v5e, absent or not, 512 to 8,192 tokens.
              `bash launch/compile_only.sh benchmark --suite=NAME` runs these two, and installs compilers.
   input      Text to rows by the builder, compared with `datasets` if installed; rows to batches.
   checkpoint Saves of ELECTRA-small's training state, and which share of their time its checksums take.

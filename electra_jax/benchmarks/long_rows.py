@@ -1,9 +1,10 @@
-"""A global layer of ModernBERT on an absent TPU v5e, in rows of several lengths: the plain form of attention
+"""ModernBERT's global and local attention on an absent TPU v5e, in rows of several lengths: the plain form
 and the kernels, forward and backward.
 
 Shapes: B batch, L length, D hidden.
 """
 
+import itertools
 import re
 from typing import Any
 
@@ -24,6 +25,7 @@ from electra_jax.training.state import unbox
 
 DEVICE = "v5e:1x1"
 LENGTHS = (512, 1024, 2048, 8192)
+LOCAL_LENGTHS = (512, 8192)  # in local attention a token's cost hardly depends on the length
 NUM_TOKENS = 8192  # of the batch, at every length
 FORMS = ("plain", "pallas")  # values of config.train.attention
 
@@ -35,21 +37,22 @@ def long_row_figures(config: dict[str, Any]) -> Metrics:
     figures: Metrics = {}
     with compiler_messages_in_a_file(), waiting(f"compiling for {DEVICE}"):
         (device,) = absent_devices(DEVICE)
-        for length in LENGTHS:
-            for form in FORMS:
-                compiled = compile_global_layer(encoder, form, device, NUM_TOKENS // length, length)
-                name = f"{length}_{form}"
+        for is_global, lengths in ((True, LENGTHS), (False, LOCAL_LENGTHS)):
+            for length, form in itertools.product(lengths, FORMS):
+                compiled = compile_attention(encoder, is_global, form, device, NUM_TOKENS // length, length)
+                name = f"{'global' if is_global else 'local'}_{length}_{form}"
                 figures[f"{name}_temporary_mib"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
                 figures[f"{name}_mcycles_outside_kernels"] = estimated_cycles(compiled.as_text()) / 1e6
     return figures
 
 
-def compile_global_layer(
-    encoder: EncoderConfig, form: str, device: jax.Device, batch_size: int, length: int
+def compile_attention(
+    encoder: EncoderConfig, is_global: bool, form: str, device: jax.Device, batch_size: int, length: int
 ) -> jax.stages.Compiled:
-    """Output and gradients of a global layer's attention with its projections, compiled for the device."""
+    """Output and gradients of a global or local layer's attention with its projections, compiled for the
+    device."""
     ids_BL = random_rows(encoder.vocab_size, batch_size, length)
-    layer = RotarySelfAttention(encoder, is_global=True, is_first_layer=False, form=form)
+    layer = RotarySelfAttention(encoder, is_global=is_global, is_first_layer=False, form=form)
 
     def arguments(x_BLD):
         inputs = derive_inputs(jnp.asarray(ids_BL), SPECIAL, 0)

@@ -146,9 +146,9 @@ def test_deberta_attention_compiles_to_kernels():
     assert found == [*expected, ["h100:1", "0", "plain"]]
 
 
-GLOBAL_KERNELS = """
+LONG_ROWS = """
 from electra_jax.benchmarks.compiled_memory import score_buffers
-from electra_jax.benchmarks.long_rows import compile_global_layer
+from electra_jax.benchmarks.long_rows import compile_attention
 from electra_jax.configuration.flags import load_config
 from electra_jax.configuration.sizes import with_assumed_sizes
 from electra_jax.distributed.absent_devices import absent_devices
@@ -158,28 +158,33 @@ model = with_assumed_sizes(load_config("configs/modernbert.py:size=17m").to_dict
 model["embedding_size"] = 128
 for encoder in ("generator", "discriminator"):
     model[encoder] |= {"hidden_size": 128, "num_heads": 2}
-for name, dtype, length in (
-    ("v5e:1x1", "bfloat16", 1024),
-    ("v5p:2x2x1", "bfloat16", 600),  # padded to 640
-    ("v6e:1x1", "bfloat16", 512),
-    ("v5e:1x1", "float32", 512),  # the kernels would round it
+for name, dtype, length, is_global in (
+    ("v5e:1x1", "bfloat16", 1024, True),
+    ("v5p:2x2x1", "bfloat16", 600, True),  # padded to 640
+    ("v6e:1x1", "bfloat16", 512, True),
+    ("v5e:1x1", "float32", 512, True),  # the kernels would round it
+    ("v5e:1x1", "bfloat16", 8192, False),  # the longest
+    ("v5p:2x2x1", "bfloat16", 600, False),
+    ("v6e:1x1", "bfloat16", 512, False),
+    ("v5e:1x1", "float32", 8192, False),
 ):
     encoder = make_pretraining_config(model | {"dtype": dtype}).discriminator
-    text = compile_global_layer(encoder, "auto", absent_devices(name)[0], 1, length).as_text()
+    text = compile_attention(encoder, is_global, "auto", absent_devices(name)[0], 1, length).as_text()
     has_scores = len(score_buffers(text, encoder.num_heads, length)) > 0
     print("kernels", name, dtype, text.count('custom_call_target="tpu_custom_call'), has_scores, sep="|")
 """
 
 
 @pytest.mark.slow
-def test_global_attention_compiles_to_kernels():
-    outcome = run_python("-c", GLOBAL_KERNELS, environment=aside.environment("compilers"), timeout=1_200)
+def test_attention_of_long_rows_compiles_to_kernels():
+    outcome = run_python("-c", LONG_ROWS, environment=aside.environment("compilers"), timeout=1_200)
     assert outcome.returncode == 0, outcome.stderr
     found = [line.split("|")[1:] for line in outcome.stdout.splitlines() if line.startswith("kernels|")]
     tpus = ("v5e:1x1", "v5p:2x2x1", "v6e:1x1")
-    # One kernel forward; two backward.
-    expected = [[name, "bfloat16", "3", "False"] for name in tpus]
-    assert found == [*expected, ["v5e:1x1", "float32", "0", "True"]]
+    # One kernel forward; backward two in global attention, one in local attention.
+    whole = [[name, "bfloat16", "3", "False"] for name in tpus] + [["v5e:1x1", "float32", "0", "True"]]
+    local = [[name, "bfloat16", "2", "False"] for name in tpus] + [["v5e:1x1", "float32", "2", "False"]]
+    assert found == whole + local
 
 
 @pytest.mark.slow

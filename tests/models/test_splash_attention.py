@@ -130,22 +130,23 @@ def test_what_is_recomputed_in_scanned_layers(trace_for):
     """Context and logarithms are kept unless the policy keeps products with parameters alone, or nothing; on
     a mesh, too.
 
-    Two layers are global: the first, which runs before the loop, and one of those in the loop."""
+    Two layers are global, with three kernels each: the first, which runs before the loop, and one of those
+    in the loop. The loop has two local layers, with two kernels each, and the one after it is local, too."""
     trace_for()
     found = {}
     with axis_context(make_mesh({"data": 1, "fsdp": 2, "tensor": 2}, jax.devices()[:4])):
         for remat in REMAT:
             encoder = make_encoder(make_modern(), LayerExecution("scanned", remat, "pallas"))
             found[remat] = count_kernels(encoder, 128)
-    assert found == {"none": 6, "attention": 6, "dense": 8, "full": 8}
+    assert found == {"none": 12, "attention": 12, "dense": 17, "full": 17}
 
 
-def test_auto_uses_them_in_global_layers_of_long_rows(trace_for):
+def test_auto_uses_kernels_in_every_layer_of_long_rows(trace_for):
     trace_for()
     encoder = lambda attention, config: make_encoder(config, LayerExecution("unrolled", "none", attention))
     forward = functools.partial(count_kernels, is_training=False)
     config = make_modern()
-    assert forward(encoder("auto", config), SHORTEST_SPLASH) == 2  # of five layers
+    assert forward(encoder("auto", config), SHORTEST_SPLASH) == 5  # three layers are local
     assert forward(encoder("auto", config), SHORTEST_SPLASH - 128) == 0
     assert forward(encoder("plain", config), SHORTEST_SPLASH) == 0
     assert forward(make_encoder(config), SHORTEST_SPLASH) == 0  # fine-tuning, predictions and exports

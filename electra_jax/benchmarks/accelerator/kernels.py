@@ -30,6 +30,7 @@ from electra_jax.models.dropout import keep_mask
 from electra_jax.models.global_attention import global_attention
 from electra_jax.models.inputs import EncoderInputs, derive_inputs
 from electra_jax.models.layers import einsum_f32, gelu, layer_norm
+from electra_jax.models.local_attention import local_attention
 from electra_jax.objectives.vocabulary import predict_vocabulary
 from electra_jax.training.state import unbox
 
@@ -37,7 +38,8 @@ ALLOWED = {"float32": 1e-5, "bfloat16": 0.03}
 RECIPE = "configs/deberta_v3.py:size=xsmall"
 ATTENTION_SHAPES = ((4, 128), (2, 512))
 TIMED_SHAPE = (32, 512)
-GLOBAL_SHAPE = (2, 2048, 4, 64)  # [B, L, H, K]; two blocks in a row
+LONG_SHAPE = (2, 2048, 4, 64)  # [B, L, H, K]; two blocks in a row of global attention
+LOCAL_REACH = 64  # ModernBERT's
 VOCAB_SIZE, CHUNK_SIZE = 5003, 1024  # the last chunk is shorter
 
 
@@ -58,8 +60,9 @@ def run_part(job: Job) -> None:
     same = bool((device_mask() == reference_mask()).all())
     job.recorder.check("dropout masks, bit for bit", same, got=same, expected=True)
     if jax.devices()[0].platform == "tpu" and has_kernels(jax.devices()[0]):
-        gaps = compare_global_attention("bfloat16")
-        check(job, "global attention in kernels", "bfloat16", gaps)
+        for reach, name in ((None, "global"), (LOCAL_REACH, "local")):
+            gaps = compare_whole_or_local("bfloat16", reach)
+            check(job, f"{name} attention in kernels", "bfloat16", gaps)
     if has_kernels(jax.devices()[0]):
         time_attention(job)
 
@@ -212,27 +215,31 @@ def compare_weights() -> dict[str, float]:
     return _compare_functions(ours, plain, scores_BHLM, gradient_BHLM)
 
 
-def compare_global_attention(dtype: str) -> dict[str, float]:
-    """Attention to the whole document in a TPU's kernels beside the softmax of all masked scores in float32
-    (BERT, ModernBERT); context and gradients, without dropout."""
+def compare_whole_or_local(dtype: str, reach: int | None) -> dict[str, float]:
+    """Attention to the whole document, or to keys at most `reach` away, in a TPU's kernels, beside the
+    softmax of all masked scores in float32 (BERT, ModernBERT); context and gradients, without dropout."""
     keys = jax.random.split(jax.random.key(0))
-    query_BLHK, key_BMHK, value_BMHK, target_BLHK = jax.random.normal(keys[0], (4, *GLOBAL_SHAPE))
+    query_BLHK, key_BMHK, value_BMHK, target_BLHK = jax.random.normal(keys[0], (4, *LONG_SHAPE))
     # Scores with a deviation of 2, so that attention is not uniform.
     arrays = tuple(
-        x.astype(dtype) for x in (query_BLHK * 2.0 / np.sqrt(GLOBAL_SHAPE[-1]), key_BMHK, value_BMHK)
+        x.astype(dtype) for x in (query_BLHK * 2.0 / np.sqrt(LONG_SHAPE[-1]), key_BMHK, value_BMHK)
     )
-    segments_BL = jnp.sort(jax.random.randint(keys[1], GLOBAL_SHAPE[:2], 0, 5), axis=-1)
+    segments_BL = jnp.sort(jax.random.randint(keys[1], LONG_SHAPE[:2], 0, 5), axis=-1)
     zeros_BL = jnp.zeros_like(segments_BL)
     inputs = EncoderInputs(segments_BL, zeros_BL, zeros_BL, jnp.arange(len(query_BLHK), dtype=jnp.uint32))
-    same_B1LM = segments_BL[:, None, :, None] == segments_BL[:, None, None, :]
+    index_L = jnp.arange(LONG_SHAPE[1])
+    is_near_LM = jnp.abs(index_L[:, None] - index_L[None]) <= (LONG_SHAPE[1] if reach is None else reach)
+    allowed_B1LM = (segments_BL[:, None, :, None] == segments_BL[:, None, None, :]) & is_near_LM[None, None]
 
     def plain(query_BLHK, key_BMHK, value_BMHK):
         scores_BHLM = einsum_f32("BLHK,BMHK->BHLM", "float32", query_BLHK, key_BMHK)
-        weights_BHLM = jax.nn.softmax(jnp.where(same_B1LM, scores_BHLM, -1e9), axis=-1)
+        weights_BHLM = jax.nn.softmax(jnp.where(allowed_B1LM, scores_BHLM, -1e9), axis=-1)
         return einsum_f32("BHLM,BMHK->BLHK", "float32", weights_BHLM, value_BMHK)
 
     def in_kernels(*arrays):
-        return global_attention(1.0, dtype, arrays, inputs, None, form="pallas")
+        if reach is None:
+            return global_attention(1.0, dtype, arrays, inputs, None, form="pallas")
+        return local_attention(1.0, dtype, reach, arrays, inputs, None, form="pallas")
 
     def compute(function, arrays):
         context_BLHK, pullback = jax.vjp(function, *arrays)

@@ -50,7 +50,7 @@ class Window(NamedTuple):
     @property
     def margin(self) -> int:
         """Keys on each side of the tile."""
-        return -(-self.reach // HALF) * HALF
+        return max(1, -(-self.reach // HALF)) * HALF
 
     @property
     def width(self) -> int:
