@@ -23,13 +23,13 @@ LONGEST = {
     "gpu": {"bfloat16": 4096, "float32": 4096},
 }
 HEAD_SIZES = (32, 64, 128)  # features of a head; a TPU's kernel reads 128 together
-# BERT's kernels: heads for which they have been compiled, and the shortest rows in which "auto" uses them.
-SPLASH_HEAD_SIZES = (64, 128)
-SHORTEST_SPLASH = 512
-# The same of the kernels of attention within a window, and what their part of a TPU's VMEM has room for.
-SHORTEST_WINDOWED = 512
-LONGEST_WINDOWED = 8192  # tokens of a row
+# BERT's and ModernBERT's attention (tpu/attention.py): the shortest rows in which "auto" uses kernels; the
+# longest whose scores fit into VMEM, those of all keys or of the keys within a window; the widest window.
+SHORTEST = 512
+LONGEST_WHOLE, LONGEST_WINDOWED = 1024, 8192
 LONGEST_REACH = 128  # the greatest distance of a key
+# Rows above LONGEST_WHOLE (splash_attention.py): heads for which the kernels have been compiled.
+SPLASH_HEAD_SIZES = (64, 128)
 
 
 def uses_kernels(
@@ -62,9 +62,8 @@ def uses_splash(
     is_directed: bool,
     has_bias: bool,
 ) -> bool:
-    """Whether BERT's attention over queries of this shape runs as kernels (models/splash_attention.py).
-
-    With "auto" it does on TPUs alone, in rows of SHORTEST_SPLASH tokens or more.
+    """Whether attention to the whole document runs as JAX's kernels (models/splash_attention.py), in rows
+    above LONGEST_WHOLE.
 
     Args:
       wanted: "auto", "plain" or "pallas" (`LayerExecution`).
@@ -76,45 +75,51 @@ def uses_splash(
     Raises:
       ValueError: `wanted` is "pallas", and the kernels cannot compute this, or not on this device.
     """
-    if wanted == "plain" or (wanted == "auto" and shape_BLHK[1] < SHORTEST_SPLASH):
-        return False
     device = traced_device()
-    if wanted == "auto" and device.platform != "tpu":
+    if wanted == "plain" or (wanted == "auto" and device.platform != "tpu"):
         return False
-    problem = _chip_problem(device) or _splash_problem(dtype, shape_BLHK[3], has_bias)
-    problem = problem or _dropout_problem(keep_prob) or _direction_problem(is_directed)
+    problem = _chip_problem(device) or _bert_problem(is_directed, has_bias) or _dropout_problem(keep_prob)
+    # Their products do not ask for a precision, so that a TPU would round float32.
+    if dtype != "bfloat16" and not are_interpreted():
+        problem = (
+            problem or f"need config.model.dtype='bfloat16' in rows above {LONGEST_WHOLE} (here {dtype!r})"
+        )
+    problem = problem or _head_problem(SPLASH_HEAD_SIZES, shape_BLHK[3])
     return _decide(wanted, problem or _mesh_problem(shape_BLHK))
 
 
-def uses_window_kernels(
-    wanted: str, keep_prob: float, reach: int, shape_BLHK: tuple[int, ...], *, is_directed: bool
+def uses_row_kernels(
+    wanted: str,
+    keep_prob: float,
+    reach: int | None,
+    shape_BLHK: tuple[int, ...],
+    *,
+    is_directed: bool,
+    has_bias: bool,
 ) -> bool:
-    """Whether attention within a window runs as kernels (models/tpu/window.py), over queries of this shape.
+    """Whether attention to the whole document or within a window runs as our kernels
+    (models/tpu/attention.py), over queries of this shape.
 
-    With "auto" it does on TPUs alone, in rows of SHORTEST_WINDOWED tokens or more.
+    With "auto" it does on TPUs alone, in rows of SHORTEST tokens or more.
 
     Args:
       wanted: "auto", "plain" or "pallas" (`LayerExecution`).
       keep_prob: probability that dropout keeps a weight of attention; 1: no dropout.
-      reach: the greatest distance of a key, in tokens.
+      reach: the greatest distance of a key, in tokens; None: any, in rows of at most LONGEST_WHOLE tokens.
       is_directed: a query attends in one direction only.
+      has_bias: a bias is added to the scores.
 
     Raises:
       ValueError: `wanted` is "pallas", and the kernels cannot compute this, or not on this device.
     """
-    length, _, head_size = shape_BLHK[1:]
-    if wanted == "plain" or (wanted == "auto" and length < SHORTEST_WINDOWED):
+    length, device = shape_BLHK[1], traced_device()
+    if wanted == "plain" or (wanted == "auto" and (length < SHORTEST or device.platform != "tpu")):
         return False
-    device = traced_device()
-    if wanted == "auto" and device.platform != "tpu":
-        return False
-    problem = _chip_problem(device) or _dropout_problem(keep_prob) or _direction_problem(is_directed)
-    if length > LONGEST_WINDOWED:
-        problem = problem or f"need rows of at most {LONGEST_WINDOWED} tokens (these have {length})"
-    if reach > LONGEST_REACH:
-        widest = 2 * LONGEST_REACH
-        problem = problem or f"need config.model.rotary.window of at most {widest} (here {2 * reach})"
-    return _decide(wanted, problem or _head_problem(HEAD_SIZES, head_size) or _mesh_problem(shape_BLHK))
+    problem = _chip_problem(device) or _bert_problem(is_directed, has_bias)
+    if reach is not None:
+        problem = problem or _dropout_problem(keep_prob) or _window_problem(reach, length)
+    problem = problem or _head_problem(HEAD_SIZES, shape_BLHK[3])
+    return _decide(wanted, problem or _mesh_problem(shape_BLHK))
 
 
 def _decide(wanted: str, problem: str) -> bool:
@@ -169,14 +174,20 @@ def _problem(config: EncoderConfig, shape_BLHK: tuple[int, ...], is_directed: bo
     return problem or _mesh_problem(shape_BLHK)
 
 
-def _splash_problem(dtype: str, head_size: int, has_bias: bool) -> str:
+def _bert_problem(is_directed: bool, has_bias: bool) -> str:
     """What the kernels of BERT's attention cannot compute of this; "" if there is nothing."""
     if has_bias:
         return "add no bias to the scores, as config.model.position='relative_bias' does"
-    # Their products do not ask for a precision, so that a TPU would round float32.
-    if dtype != "bfloat16" and not are_interpreted():
-        return f"need config.model.dtype='bfloat16' (here {dtype!r})"
-    return _head_problem(SPLASH_HEAD_SIZES, head_size)
+    return _direction_problem(is_directed)
+
+
+def _window_problem(reach: int, length: int) -> str:
+    """What the kernels cannot compute of attention within a window; "" if there is nothing."""
+    if length > LONGEST_WINDOWED:
+        return f"need rows of at most {LONGEST_WINDOWED} tokens (these have {length})"
+    if reach > LONGEST_REACH:
+        return f"need config.model.rotary.window of at most {2 * LONGEST_REACH} (here {2 * reach})"
+    return ""
 
 
 def _dropout_problem(keep_prob: float) -> str:

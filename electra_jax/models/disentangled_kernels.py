@@ -27,6 +27,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from electra_jax.models.attention_form import are_interpreted, mesh_axes_of
+from electra_jax.models.attention_shards import Rows, make_rows
 from electra_jax.models.config import EncoderConfig
 from electra_jax.models.dropout import is_kept
 from electra_jax.models.inputs import EncoderInputs
@@ -95,14 +96,6 @@ class KernelPlan:
         return [jnp.where(kept_IJ, x_IJ, 0.0) for x_IJ in arrays_IJ]
 
 
-class Rows(NamedTuple):
-    """What the kernels know of the rows and of the dropout."""
-
-    words: jax.Array  # uint32 [2], the dropout's key
-    segments_BL: jax.Array
-    rows_B: jax.Array  # uint32
-
-
 class Arrays(NamedTuple):
     """What has a gradient."""
 
@@ -159,10 +152,9 @@ def attend_disentangled(
     ascending_T = np.arange(-half, half)
     expand = functools.partial(_expand, plan)
     arrays = Arrays(*content, expand(key_RHK, rows_of(-ascending_T)), expand(query_RHK, rows_of(ascending_T)))
-    words = jnp.zeros(2, jnp.uint32) if key is None else jax.random.key_data(key).astype(jnp.uint32).ravel()
     is_on_mesh = not jax.sharding.get_abstract_mesh().empty
     call = Call(kernels, is_on_mesh, mesh_axes_of("batch"), mesh_axes_of("heads"))
-    return _attend(call, Rows(words[:2], inputs.segments_BL, inputs.rows_B), arrays)
+    return _attend(call, make_rows(inputs, key), arrays)
 
 
 def _expand(plan: KernelPlan, table_RHK: jax.Array, index_T: np.ndarray) -> jax.Array:

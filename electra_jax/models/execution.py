@@ -47,8 +47,9 @@ class LayerExecution:
             return
         if position == "relative_bias":
             setting, reason = f"config.model.position={position!r}", "add no bias to the scores"
-        elif attention_dropout:
-            setting, reason = f"config.model.attention_dropout={attention_dropout:g}", "have no dropout"
+        elif position == "rotary" and attention_dropout:
+            setting = f"config.model.attention_dropout={attention_dropout:g}"
+            reason = "have no dropout in local layers"
         else:
             return
         raise ValueError(

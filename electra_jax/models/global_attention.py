@@ -4,7 +4,7 @@ Short rows are computed whole: the weights [B, H, L, M] are stored for the backw
 LONGEST_WHOLE are computed in blocks of queries, one block after another. Each block has all keys, so its
 softmax is complete. The backward pass computes the weights of each block again and stores none, so memory
 grows with the length, not with its square. It costs one more product of queries and keys. A TPU can do the
-same in kernels (splash_attention.py).
+same in kernels (tpu/attention.py, and splash_attention.py for long rows).
 
 Shapes: B batch, L length or queries of a block, M keys, N blocks of a row, H heads, K head dim.
 """
@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from electra_jax.models.attention_form import uses_splash
+from electra_jax.models.attention_form import LONGEST_WHOLE, uses_row_kernels, uses_splash
 from electra_jax.models.attention_weights import KeyWindow, attend, attend_backward, attend_forward
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME, einsum_f32, einsum_gradients
 from electra_jax.models.local_attention import SCORES, cut, join
 
-LONGEST_WHOLE = 1024  # tokens of a row whose scores are computed at once
 SMALLEST_BLOCK = 128  # queries; fewer would leave a TPU's matrix unit idle
 BLOCK_SCORES = 2**20  # of one row and head: the most in a block that is larger than SMALLEST_BLOCK
 
@@ -48,12 +47,20 @@ def global_attention(
       form: `LayerExecution.attention`.
 
     Raises:
-      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_splash`).
+      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_row_kernels`, `uses_splash`).
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
-    is_directed, has_bias = inputs.direction is not None, bias_HLM is not None
-    if uses_splash(form, keep_prob, dtype, query_BLHK.shape, is_directed=is_directed, has_bias=has_bias):
-        # Imported here: programs without the kernels start sooner.
+    shape, limits = (
+        query_BLHK.shape,
+        {"is_directed": inputs.direction is not None, "has_bias": bias_HLM is not None},
+    )
+    if shape[1] <= LONGEST_WHOLE:
+        if uses_row_kernels(form, keep_prob, None, shape, **limits):
+            # Imported here, as the next: programs without the kernels start sooner.
+            from electra_jax.models.tpu.attention import attend_in_kernels
+
+            return attend_in_kernels(keep_prob, dtype, None, arrays, inputs, key)
+    elif uses_splash(form, keep_prob, dtype, shape, **limits):
         from electra_jax.models.splash_attention import splash_attention
 
         return splash_attention(arrays, inputs)

@@ -3,7 +3,7 @@ its document that are at most `reach` away (ModernBERT's local layers; Longforme
 
 The queries of a row are cut into blocks of S. The keys of a block are its own tokens, and `reach` more on
 each side: a window of S + 2·reach. Nothing here has L² elements, forward or backward. A TPU can do the same
-in kernels (tpu/window.py).
+in kernels (tpu/attention.py).
 
 Shapes: B batch, L length or queries of a block, M keys of a block, N blocks of a row, H heads, K head dim. A
 block is a row of its own batch, of B·N.
@@ -14,7 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from electra_jax.models.attention_form import uses_window_kernels
+from electra_jax.models.attention_form import uses_row_kernels
 from electra_jax.models.attention_weights import KeyWindow, attend, attend_backward, attend_forward
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import einsum_f32, einsum_gradients
@@ -47,16 +47,16 @@ def local_attention(
       form: `LayerExecution.attention`.
 
     Raises:
-      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_window_kernels`).
+      ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_row_kernels`).
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
     length = query_BLHK.shape[1]
-    is_directed = inputs.direction is not None
-    if uses_window_kernels(form, keep_prob, reach, query_BLHK.shape, is_directed=is_directed):
+    is_directed, shape = inputs.direction is not None, query_BLHK.shape
+    if uses_row_kernels(form, keep_prob, reach, shape, is_directed=is_directed, has_bias=False):
         # Imported here: programs without the kernels start sooner.
-        from electra_jax.models.tpu.window import window_attention
+        from electra_jax.models.tpu.attention import attend_in_kernels
 
-        return window_attention(dtype, reach, arrays, inputs)
+        return attend_in_kernels(keep_prob, dtype, reach, arrays, inputs, key)
     # the row is no longer than the keys of one block, so blocks would save nothing
     if length <= block_size(reach) + 2 * reach:
         scores_BHLM = einsum_f32(SCORES, dtype, query_BLHK, key_BMHK)

@@ -21,7 +21,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from electra_jax.models.attention_form import are_interpreted
-from electra_jax.models.attention_shards import attend_on_shards
+from electra_jax.models.attention_shards import Arrays, Rows, attend_on_shards, make_rows
 from electra_jax.models.inputs import EncoderInputs
 from electra_jax.models.layers import CONTEXT_NAME
 
@@ -32,7 +32,7 @@ LARGEST_PRODUCT = 512  # keys whose scores are computed at once
 LANES = 128  # rows are padded to a multiple
 
 
-def splash_attention(arrays: tuple[jax.Array, jax.Array, jax.Array], inputs: EncoderInputs) -> jax.Array:
+def splash_attention(arrays: Arrays, inputs: EncoderInputs) -> jax.Array:
     """Context [B, L, H, K] of queries that attend to all keys of their segment, without dropout.
 
     Padding attends to padding, as without the kernels: its context has no meaning, but is finite.
@@ -41,10 +41,11 @@ def splash_attention(arrays: tuple[jax.Array, jax.Array, jax.Array], inputs: Enc
       arrays: queries, divided by √K, keys and values [B, L, H, K].
       inputs: segments; queries attend in both directions.
     """
-    return attend_on_shards(_of_shard, arrays, inputs.segments_BL)
+    return attend_on_shards(_of_shard, make_rows(inputs, None), arrays)
 
 
-def _of_shard(arrays: tuple[jax.Array, jax.Array, jax.Array], segments_BL: jax.Array) -> jax.Array:
+def _of_shard(first_head: jax.Array, rows: Rows, arrays: Arrays) -> jax.Array:
+    del first_head  # there is no dropout
     query_BLHK, key_BLHK, value_BLHK = arrays
     length, heads = query_BLHK.shape[1:3]
     missing = -length % LANES
@@ -58,7 +59,7 @@ def _of_shard(arrays: tuple[jax.Array, jax.Array, jax.Array], segments_BL: jax.A
         segments_L = jnp.pad(segments_L, (0, missing), constant_values=-1)
         return kernel(*arrays, segment_ids=SegmentIds(segments_L, segments_L)).swapaxes(0, 1)[:length]
 
-    return jax.vmap(of_row)(query_BLHK, key_BLHK, value_BLHK, segments_BL)
+    return jax.vmap(of_row)(query_BLHK, key_BLHK, value_BLHK, rows.segments_BL)
 
 
 def _make_kernel(length: int, heads: int) -> Callable[..., jax.Array]:

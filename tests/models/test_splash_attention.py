@@ -8,14 +8,14 @@ import pytest
 
 from electra_jax.distributed.mesh import make_mesh
 from electra_jax.distributed.sharding import BATCH_AXES, axis_context, batch_sharding, data_shard_context
-from electra_jax.models.attention_form import SHORTEST_SPLASH, uses_splash
-from electra_jax.models.config import encoder_shape, make_pretraining_config
-from electra_jax.models.execution import REMAT, LayerExecution
-from electra_jax.models.global_attention import global_attention
+from electra_jax.models.attention_form import LONGEST_WHOLE, uses_splash
+from electra_jax.models.config import make_pretraining_config
+from electra_jax.models.execution import LayerExecution
 from electra_jax.models.pretraining import make_encoder
+from electra_jax.models.splash_attention import splash_attention
 from support import attention_cases
 from support.attention_by_hand import by_hand, make_inputs
-from support.attention_cases import assert_close, kernels_of, packed_inputs, shapes_of_params
+from support.attention_cases import assert_close, count_kernels, make_modern
 from support.jaxprs import sizes_of
 from support.tiny import key, model_section, modern_section, relative_section
 
@@ -48,9 +48,7 @@ def gradients(attention, query, key_, value, target, inputs):
     return jax.grad(loss, has_aux=True)((query, key_, value))
 
 
-def in_kernels(arrays, inputs):
-    dtype = str(arrays[0].dtype)
-    return global_attention(1.0, dtype, arrays, inputs, None, form="pallas")
+in_kernels = splash_attention
 
 
 def by_definition(arrays, inputs):
@@ -112,49 +110,12 @@ def test_nothing_outside_the_kernels_has_a_score_for_each_pair_and_they_lower_fo
     assert traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 3
 
 
-def make_modern(heads=HEADS, **changes):
-    shape = encoder_shape(heads * HEAD_SIZE, 5) | {"num_heads": heads}
-    changes = {"discriminator": shape, "generator": shape, "embedding_size": heads * HEAD_SIZE} | changes
-    return make_pretraining_config(modern_section(dtype="bfloat16") | changes).discriminator
-
-
-def count_kernels(encoder, length, is_training=True, num_rows=2):
-    inputs = packed_inputs(num_rows, length)
-    x = jnp.zeros((num_rows, length, encoder.config.hidden_size), encoder.config.dtype)
-    params = shapes_of_params(encoder, x, inputs, False)
-    loss = lambda params: encoder.apply(params, x, inputs, is_training, rngs={"dropout": key()}).sum()
-    return kernels_of(jax.grad(loss) if is_training else loss, params)
-
-
-def test_what_is_recomputed_in_scanned_layers(trace_for):
-    """Context and logarithms are kept unless the policy keeps products with parameters alone, or nothing; on
-    a mesh, too.
-
-    Two layers are global, with three kernels each: the first, which runs before the loop, and one of those
-    in the loop. The loop has two local layers, with two kernels each, and the one after it is local, too."""
+def test_auto_uses_them_in_global_layers_of_rows_above_the_longest_that_are_computed_whole(trace_for):
+    """Two of the five layers are global; the others have a kernel forward and one backward."""
     trace_for()
-    found = {}
-    with axis_context(make_mesh({"data": 1, "fsdp": 2, "tensor": 2}, jax.devices()[:4])):
-        for remat in REMAT:
-            encoder = make_encoder(make_modern(), LayerExecution("scanned", remat, "pallas"))
-            found[remat] = count_kernels(encoder, 128)
-    assert found == {"none": 12, "attention": 12, "dense": 17, "full": 17}
-
-
-def test_auto_uses_kernels_in_every_layer_of_long_rows(trace_for):
-    trace_for()
-    encoder = lambda attention, config: make_encoder(config, LayerExecution("unrolled", "none", attention))
-    forward = functools.partial(count_kernels, is_training=False)
-    config = make_modern()
-    assert forward(encoder("auto", config), SHORTEST_SPLASH) == 5  # three layers are local
-    assert forward(encoder("auto", config), SHORTEST_SPLASH - 128) == 0
-    assert forward(encoder("plain", config), SHORTEST_SPLASH) == 0
-    assert forward(make_encoder(config), SHORTEST_SPLASH) == 0  # fine-tuning, predictions and exports
-    assert forward(encoder("auto", make_modern(attention_dropout=0.1)), SHORTEST_SPLASH) == 0
-    bert = encoder_shape(128, 2)
-    section = model_section(attention_dropout=0.0, dtype="bfloat16", embedding_size=128)
-    bert = make_pretraining_config(section | {"generator": bert, "discriminator": bert}).discriminator
-    assert forward(encoder("auto", bert), SHORTEST_SPLASH) == 2
+    encoder = make_encoder(make_modern(), LayerExecution("unrolled", "none", "auto"))
+    assert count_kernels(encoder, LONGEST_WHOLE) == 5 * 2
+    assert count_kernels(encoder, LONGEST_WHOLE + 128) == 2 * 3 + 3 * 2
 
 
 class TestChoice:
@@ -192,7 +153,10 @@ class TestChoice:
             ({"is_directed": True}, "attend in both directions"),
             ({"keep_prob": 0.9}, r"need config\.model\.attention_dropout=0 \(here 0\.1\)"),
             ({"shape": (8, 2048, 2, 32)}, r"need heads of 64 or 128 features \(these have 32\)"),
-            ({"dtype": "float32"}, r"need config\.model\.dtype='bfloat16' \(here 'float32'\)"),
+            (
+                {"dtype": "float32"},
+                r"need config\.model\.dtype='bfloat16' in rows above 1024 \(here 'float32'\)",
+            ),
         ],
         ids=["bias", "directed", "dropout", "heads", "dtype"],
     )
@@ -213,13 +177,14 @@ class TestChoice:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (model_section(attention_dropout=0.1), r"config\.model\.attention_dropout=0\.1"),
+        (modern_section(attention_dropout=0.1), r"config\.model\.attention_dropout=0\.1"),
         (relative_section(attention_dropout=0.0), r"config\.model\.position='relative_bias'"),
     ],
     ids=["dropout", "bias"],
 )
 def test_pallas_is_an_error_where_no_device_has_kernels(section, message):
     execution = LayerExecution("unrolled", "none", "pallas")
-    make_pretraining_config(modern_section(), execution)
+    for allowed in (modern_section(), model_section(attention_dropout=0.1)):
+        make_pretraining_config(allowed, execution)
     with pytest.raises(ValueError, match=rf"^config\.train\.attention: got 'pallas', .* with {message}"):
         make_pretraining_config(section, execution)

@@ -11,7 +11,7 @@ from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.inputs import derive_inputs
 from electra_jax.training.state import unbox
-from support.tiny import SPECIAL, deberta_section, key
+from support.tiny import SPECIAL, deberta_section, key, modern_section
 
 # As the published tables: exact up to a distance of 32, here, and clipped beyond 300.
 BUCKETS = {"position_buckets": 64, "max_relative_positions": 300}
@@ -128,3 +128,19 @@ def trace_for(monkeypatch, device_kind, platform):
     """Make layers take themselves to be traced for a device of this kind."""
     device = jax.sharding.AbstractDevice(device_kind, 1, platform)
     monkeypatch.setattr("electra_jax.models.attention_form.traced_device", lambda: device)
+
+
+def make_modern(**changes):
+    """ModernBERT's encoder with five layers, two of them global, and two heads of 64."""
+    shape = encoder_shape(128, 5) | {"num_heads": 2}
+    changes = {"discriminator": shape, "generator": shape, "embedding_size": 128} | changes
+    return make_pretraining_config(modern_section(dtype="bfloat16") | changes).discriminator
+
+
+def count_kernels(encoder, length, is_training=True, num_rows=2):
+    """`kernels_of` an encoder, with its gradient in training."""
+    inputs = packed_inputs(num_rows, length)
+    x = jnp.zeros((num_rows, length, encoder.config.hidden_size), encoder.config.dtype)
+    params = shapes_of_params(encoder, x, inputs, False)
+    loss = lambda params: encoder.apply(params, x, inputs, is_training, rngs={"dropout": key()}).sum()
+    return kernels_of(jax.grad(loss) if is_training else loss, params)

@@ -91,11 +91,32 @@ def masked_scores(step: Step, head: int, query_IX: jax.Array, chunk: Chunk) -> j
 
 def drop(step: Step, head: int, chunk: Chunk, *arrays_IJ: jax.Array) -> list[jax.Array]:
     """`KernelPlan.drop` of a tile and a chunk."""
-    plan, numbers = step.plan, step.operands.numbers
+    position = step.first_query, chunk.first
+    return drop_tile(step.plan, step.operands.numbers, step.block, step.row, head, position, *arrays_IJ)
+
+
+def drop_tile(
+    plan: Plan,
+    numbers: Any,
+    block: jax.Array,
+    row: jax.Array,
+    head: int,
+    position: tuple[Any, Any],
+    *arrays_IJ: jax.Array,
+) -> list[jax.Array]:
+    """`KernelPlan.drop` of a tile of queries and some keys.
+
+    Args:
+      numbers: as in `Operands`.
+      block: as in `Step`, as is the next.
+      head: its number in the block.
+      position: of the first query and the first key.
+    """
     number = lambda index: jnp.asarray(index, jnp.int32).astype(jnp.uint32)
-    head_number = numbers[0, 2] + number(step.block * plan.block_heads + head)
+    head_number = numbers[0, 2] + number(block * plan.block_heads + head)
+    num_queries, num_keys = arrays_IJ[0].shape
     iota = lambda shape, axis: jax.lax.broadcasted_iota(jnp.int32, shape, axis)
-    query_I1 = (step.first_query + iota((plan.tile, LANES), 0))[:, :1]
-    key_IJ = chunk.first + iota((plan.tile, plan.chunk), 1)
+    query_I1 = (position[0] + iota((num_queries, LANES), 0))[:, :1]
+    key_IJ = position[1] + iota((num_queries, num_keys), 1)
     words = numbers[0, 0], numbers[0, 1]
-    return plan.drop(words, numbers[0, 3 + step.row], head_number, query_I1, key_IJ, *arrays_IJ)
+    return plan.drop(words, numbers[0, 3 + row], head_number, query_I1, key_IJ, *arrays_IJ)
