@@ -120,7 +120,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "layers": "unrolled",
         "remat": "none",
         # How attention is computed: "pallas", kernels that keep the scores on the chip, DeBERTa's for a TPU
-        # or GPU, others for a TPU without attention_dropout; "plain", products and shifts; "auto", the
+        # or GPU, BERT's and ModernBERT's for a TPU; "plain", products and shifts; "auto", the
         # kernels on TPUs v5e, v5p and v6e, "plain" elsewhere (on GPUs the kernels have not been timed) and
         # for what the kernels cannot compute, or in rows that are short (models/README.md).
         "attention": "auto",

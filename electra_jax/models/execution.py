@@ -23,9 +23,9 @@ class LayerExecution:
     # and weights of attention; "dense", all but the products with parameters; "full", the whole layer, about
     # a third more work.
     remat: str
-    # config.train.attention: the form of attention, except in local layers and with a relative bias.
+    # config.train.attention: the form of attention, except with a relative bias.
     # "pallas", kernels that keep the scores on the chip: of DeBERTa's attention for a TPU or GPU, of BERT's
-    # and ModernBERT's for a TPU, without dropout; "plain", products and shifts; "auto", the kernels on a TPU
+    # and ModernBERT's for a TPU; "plain", products and shifts; "auto", the kernels on a TPU
     # that has them, where they can compute the shape and rows are long enough, else "plain", also on GPUs,
     # where the kernels have not been timed (models/attention_form.py). Pre-training alone gives it.
     attention: str = "plain"

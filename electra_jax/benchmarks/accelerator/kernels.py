@@ -38,8 +38,13 @@ ALLOWED = {"float32": 1e-5, "bfloat16": 0.03}
 RECIPE = "configs/deberta_v3.py:size=xsmall"
 ATTENTION_SHAPES = ((4, 128), (2, 512))
 TIMED_SHAPE = (32, 512)
-LONG_SHAPE = (2, 2048, 4, 64)  # [B, L, H, K]; two blocks in a row of global attention
-LOCAL_REACH = 64  # ModernBERT's
+# Name, tokens of a row, and the greatest distance of a key: JAX's kernels, and both forms of ours.
+LONG_CASES = (
+    ("global attention", 2048, None),
+    ("global attention, whole rows", 1024, None),
+    ("local attention", 2048, 64),
+)
+LONG_SHAPE = (2, 4, 64)  # rows, heads, features of a head
 VOCAB_SIZE, CHUNK_SIZE = 5003, 1024  # the last chunk is shorter
 
 
@@ -60,9 +65,8 @@ def run_part(job: Job) -> None:
     same = bool((device_mask() == reference_mask()).all())
     job.recorder.check("dropout masks, bit for bit", same, got=same, expected=True)
     if jax.devices()[0].platform == "tpu" and has_kernels(jax.devices()[0]):
-        for reach, name in ((None, "global"), (LOCAL_REACH, "local")):
-            gaps = compare_whole_or_local("bfloat16", reach)
-            check(job, f"{name} attention in kernels", "bfloat16", gaps)
+        for name, length, reach in LONG_CASES:
+            check(job, f"{name} in kernels", "bfloat16", compare_long_rows("bfloat16", length, reach))
     if has_kernels(jax.devices()[0]):
         time_attention(job)
 
@@ -215,20 +219,22 @@ def compare_weights() -> dict[str, float]:
     return _compare_functions(ours, plain, scores_BHLM, gradient_BHLM)
 
 
-def compare_whole_or_local(dtype: str, reach: int | None) -> dict[str, float]:
+def compare_long_rows(dtype: str, length: int, reach: int | None) -> dict[str, float]:
     """Attention to the whole document, or to keys at most `reach` away, in a TPU's kernels, beside the
     softmax of all masked scores in float32 (BERT, ModernBERT); context and gradients, without dropout."""
     keys = jax.random.split(jax.random.key(0))
-    query_BLHK, key_BMHK, value_BMHK, target_BLHK = jax.random.normal(keys[0], (4, *LONG_SHAPE))
+    batch_size, *head_shape = LONG_SHAPE
+    shape = (4, batch_size, length, *head_shape)
+    query_BLHK, key_BMHK, value_BMHK, target_BLHK = jax.random.normal(keys[0], shape)
     # Scores with a deviation of 2, so that attention is not uniform.
     arrays = tuple(
         x.astype(dtype) for x in (query_BLHK * 2.0 / np.sqrt(LONG_SHAPE[-1]), key_BMHK, value_BMHK)
     )
-    segments_BL = jnp.sort(jax.random.randint(keys[1], LONG_SHAPE[:2], 0, 5), axis=-1)
+    segments_BL = jnp.sort(jax.random.randint(keys[1], (batch_size, length), 0, 5), axis=-1)
     zeros_BL = jnp.zeros_like(segments_BL)
     inputs = EncoderInputs(segments_BL, zeros_BL, zeros_BL, jnp.arange(len(query_BLHK), dtype=jnp.uint32))
-    index_L = jnp.arange(LONG_SHAPE[1])
-    is_near_LM = jnp.abs(index_L[:, None] - index_L[None]) <= (LONG_SHAPE[1] if reach is None else reach)
+    index_L = jnp.arange(length)
+    is_near_LM = jnp.abs(index_L[:, None] - index_L[None]) <= (length if reach is None else reach)
     allowed_B1LM = (segments_BL[:, None, :, None] == segments_BL[:, None, None, :]) & is_near_LM[None, None]
 
     def plain(query_BLHK, key_BMHK, value_BMHK):

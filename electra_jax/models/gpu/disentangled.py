@@ -10,8 +10,9 @@ Shapes: B batch, L length, H heads, K head dim, N tiles of a row, T = 2 · padde
 import jax
 import jax.numpy as jnp
 
+from electra_jax.models.attention_shards import Rows
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.disentangled_kernels import Arrays, Kernels, Rows
+from electra_jax.models.disentangled_kernels import Arrays, Kernels
 from electra_jax.models.gpu.backward import key_gradients, query_gradient, table_gradients
 from electra_jax.models.gpu.forward import forward
 from electra_jax.models.gpu.scores import Operands, Saved

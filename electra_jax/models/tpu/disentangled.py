@@ -9,8 +9,9 @@ Shapes: B batch, L length, H heads, K head dim, F features of all heads, T = 2 Â
 import jax
 import jax.numpy as jnp
 
+from electra_jax.models.attention_shards import Rows
 from electra_jax.models.config import EncoderConfig
-from electra_jax.models.disentangled_kernels import Arrays, Kernels, Rows
+from electra_jax.models.disentangled_kernels import Arrays, Kernels
 from electra_jax.models.tpu.backward import Saved, backward
 from electra_jax.models.tpu.blocks import from_blocks, to_blocks
 from electra_jax.models.tpu.forward import forward
