@@ -2,6 +2,8 @@
 
 import collections
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,7 +74,6 @@ def figures(run: RunView) -> dict[str, float | None]:
 def figures_table(runs: Mapping[str, RunView]) -> Table:
     """A row for each figure, a column for each run."""
     found = [figures(run) for run in runs.values()]
-    devices = [run.sessions[-1].get("devices", "") if run.sessions else "" for run in runs.values()]
     rows = [
         ["progress", *map(state_of, runs.values())],
         ["last metrics (UTC)", *(run.written for run in runs.values())],
@@ -89,13 +90,30 @@ def figures_table(runs: Mapping[str, RunView]) -> Table:
             for name in sorted({name for one in found for name in one if name.startswith(PROBE)})
         ),
         ["tokens a second, median", *(shown_number(one.get("tokens_per_second")) for one in found)],
-        ["devices", *map(str, devices)],
-        ["mesh", *(_pairs(run.mesh) for run in runs.values())],
+        ["devices", *map(_devices, runs.values())],
+        ["mesh", *map(_mesh, runs.values())],
         ["starts", *(f"{len(run.sessions)}" for run in runs.values())],
         ["events", *(_counts(run) for run in runs.values())],
         ["parameters", *(run.parameters for run in runs.values())],
     ]
     return Table(["", *runs], rows)
+
+
+def _devices(run: RunView) -> str:
+    """Those of the newest start, as "8 × TPU v5 lite"."""
+    return str(run.sessions[-1].get("devices", "")) if run.sessions else ""
+
+
+def _mesh(run: RunView) -> str:
+    """config.mesh, with the size that the devices of the newest start give in place of −1 (make_mesh)."""
+    num_devices = sum(map(int, re.findall(r"(?:^|, )(\d{1,9}) × ", _devices(run))))
+    mesh = run.mesh or {}
+    others, remaining = [size for size in mesh.values() if size != -1], "-1 (all remaining devices)"
+    # Files are anybody's: the sizes may be of any form, or of other devices.
+    if len(others) == len(mesh) - 1 and all(isinstance(size, int) and size > 0 for size in others):
+        number, rest = divmod(num_devices, math.prod(others))
+        remaining = number if number and not rest else remaining
+    return _pairs({axis: remaining if size == -1 else size for axis, size in mesh.items()})
 
 
 def _counts(run: RunView) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from electra_jax.reports import recipe_difference
 from electra_jax.reports.curves import Curve
-from electra_jax.reports.overview import label, name_runs, report_values
+from electra_jax.reports.overview import figures_table, label, name_runs, report_values
 from electra_jax.reports.page import MAX_TEXT, Page, render, visible
 from electra_jax.reports.run_view import read_run
 from electra_jax.reports.token_views import NOTHING, TokenView, TokenViews
@@ -135,7 +135,7 @@ def test_a_page_shows_figures_events_and_tokens(plain):
         "complete: 40 steps",
         "1 × alarm, 1 × x",
         "run, mlm_loss: from 6.8 to 5 at step 40, smallest 5, largest 6.8",
-        "data -1, fsdp 1, x 1",
+        "data -1 (all remaining devices), fsdp 1, x 1",
         "x none → x",
         "25 missed",
         "88 found",
@@ -245,6 +245,30 @@ def test_a_missing_setting_is_told_and_the_others_are_shown(change, problem, tmp
     runs, html = page_of(path)
     assert runs["run"].problems == [problem]
     assert problem in ReadPage(html).text and "optimizer.learning_rate" in ReadPage(html).text
+
+
+@pytest.mark.parametrize(
+    ("devices", "mesh", "shown"),
+    [
+        ("8 × TPU v5 lite", {"data": -1, "fsdp": 2, "tensor": 1}, "data 4, fsdp 2, tensor 1"),
+        ("4 × cpu, 4 × gpu", {"data": 1, "fsdp": -1, "tensor": 1}, "data 1, fsdp 8, tensor 1"),
+        ("8 × cpu", {"data": 4, "fsdp": 2, "tensor": 1}, "data 4, fsdp 2, tensor 1"),
+        ("8 × cpu", {"data": -1, "fsdp": 3}, "data -1 (all remaining devices), fsdp 3"),
+        ("8 × cpu", {"data": -1, "fsdp": 0}, "data -1 (all remaining devices), fsdp 0"),
+        ("", {"data": -1, "fsdp": 1}, "data -1 (all remaining devices), fsdp 1"),
+        ("9" * 5000 + " × cpu", {"data": -1, "fsdp": []}, "data -1 (all remaining devices), fsdp []"),
+    ],
+)
+def test_the_mesh_is_shown_with_the_number_of_devices(devices, mesh, shown, tmp_path):
+    """That of the newest start; the run may have had others before."""
+    path = make_run(tmp_path / "run")
+    found = json.loads((path / "config.json").read_text())
+    found["config"]["mesh"] = mesh
+    (path / "config.json").write_text(json.dumps(found))
+    sessions = [{"start_step": 0, "devices": "2 × cpu"}, {"start_step": 20, "devices": devices}]
+    (path / "sessions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in sessions))
+    rows = figures_table(page_of(path)[0]).rows
+    assert next(row for row in rows if row[0] == "mesh") == ["mesh", shown]
 
 
 def test_what_is_no_pre_training_run_is_refused(tmp_path):
