@@ -40,6 +40,14 @@ class UnreachableError(LauncherError):
     code = 7
 
 
+class DeletionError(UnreachableError):
+    """gcloud did not confirm a deletion."""
+
+
+class MissingProgramError(LauncherError):
+    """A program is not installed."""
+
+
 class Condition(NamedTuple):
     """The condition of the queued resource and its node."""
 
@@ -75,7 +83,7 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
     """Run a command; with `show`, its output goes to the terminal instead of into the result.
 
     Raises:
-      LauncherError: the program is not installed.
+      MissingProgramError: the program is not installed.
       UnreachableError: it could not be started, for example because memory is short.
     """
     pipe = None if show else subprocess.PIPE
@@ -93,7 +101,8 @@ def call(words: Sequence[str], show: bool = False) -> subprocess.CompletedProces
         hint = (
             "Install it: https://cloud.google.com/sdk/docs/install" if words[0] == "gcloud" else "Install it."
         )
-        raise LauncherError(f"{words[0]}: not found on PATH, but every command needs it. {hint}") from error
+        text = f"{words[0]}: not found on PATH, but every command needs it. {hint}"
+        raise MissingProgramError(text) from error
     except OSError as error:
         raise UnreachableError(f"{words[0]}: could not be started: {error.strerror}.") from error
 
@@ -235,10 +244,10 @@ class Tpu:
         self.log(f"{self.name}: gcloud reported an error, but the request was taken: {why}")
 
     def delete(self) -> None:
-        """Delete the queued resource and its node, if they exist. Raises UnreachableError when that fails."""
+        """Delete the queued resource and its node, if they exist. Raises DeletionError when that fails."""
         outcome = self.queued_resource("delete", "--force")
         if outcome.returncode and "NOT_FOUND" not in outcome.stderr:
-            raise UnreachableError(
+            raise DeletionError(
                 f"{self.name}: could not be deleted, and may still cost money: {reason(outcome.stderr)} "
                 "Run `delete` again."
             )

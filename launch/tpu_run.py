@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from tpu_machine import LauncherError, Tpu, UnreachableError, Worker
+from tpu_machine import (
+    DeletionError,
+    LauncherError,
+    MissingProgramError,
+    Tpu,
+    UnreachableError,
+    Worker,
+)
 from tpu_output import show
 
 STOPPED = 143  # exit code of a run that was told to stop and has saved
@@ -19,6 +26,7 @@ MAX_UNANSWERED = 10  # consecutive polls without an answer before giving up
 MAX_PAUSE_SECONDS = 600  # between two polls
 REPORT_AGAIN_SECONDS = 600  # after which an unchanged state is printed again
 GIVING_UP = "Giving up. A TPU that exists costs money until you `delete` it."
+STILL_COSTS = "A TPU that exists costs money until you `delete` it, here or on another machine."
 LASTING_RUN_SECONDS = 3_600  # a run that lasted this long resets the count of failures
 
 
@@ -140,7 +148,8 @@ def poll_until_done(tpu: Tpu, tick: Callable[[], int | None]) -> int:
 
     Raises:
       UnreachableError: MAX_UNANSWERED calls in a row got no answer; or the first call got none, which means a
-        missing login or permission, and waiting would not help.
+        missing login or permission, and waiting would not help. A deletion is always tried again: `tick`
+        deletes nothing before gcloud has told the TPU's state.
       LauncherError: anything else that `tick` raises.
     """
     unanswered, has_answered = 0, False
@@ -150,9 +159,12 @@ def poll_until_done(tpu: Tpu, tick: Callable[[], int | None]) -> int:
             unanswered, has_answered = 0, True
         except UnreachableError as error:
             unanswered += 1
+            has_answered |= isinstance(error, DeletionError)
             if unanswered == MAX_UNANSWERED or not has_answered:
                 raise UnreachableError(f"{error} {GIVING_UP}") from error
             tpu.log(f"{error} Asking again ({unanswered} of {MAX_UNANSWERED - 1}).")
+        except MissingProgramError as error:  # it has been removed, or PATH changed, while a TPU exists
+            raise MissingProgramError(f"{error} {STILL_COSTS}") from error
         else:
             if exit_code is not None:
                 return exit_code

@@ -47,6 +47,61 @@ def test_a_complete_run_is_only_deleted_when_the_answer_to_the_deletion_is_lost(
     assert outcome.stderr.count("the run is complete") == len(sandbox.started()) == 1
 
 
+@pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "preempted"])
+def test_a_lost_answer_to_the_first_deletion_is_asked_for_again(is_complete, sandbox):
+    """Also where it is the first that a babysitter does: gcloud has told the state, so the login is there."""
+    sandbox.behave("0")
+    if is_complete:
+        sandbox.script(lives=[["ACTIVE"]])
+        assert babysit(sandbox).returncode == 0
+    else:
+        sandbox.script(lives=[["ACTIVE", "SUSPENDED"]])
+        sandbox.succeed("create", TYPE, QUICK)
+    before = len(sandbox.verbs())
+    sandbox.script(lost_answers=["delete"])
+    outcome = babysit(sandbox, "--delete_when_done")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "could not be deleted, and may still cost money" in outcome.stderr
+    again = ["delete"] if is_complete else ["create", "setup", "start", "delete"]
+    assert sandbox.verbs()[before:] == ["delete", *again]
+
+
+def test_a_deletion_that_is_never_confirmed_ends_after_ten_attempts(monkeypatch):
+    monkeypatch.syspath_prepend(str(LAUNCH))
+    import tpu_machine
+    import tpu_run
+
+    class Machine:
+        pauses = []
+        options = type("Options", (), {"poll_seconds": 30})
+        sleep, log = pauses.append, staticmethod(lambda text: None)
+
+    def tick():
+        raise tpu_machine.DeletionError("small: could not be deleted.")
+
+    with pytest.raises(tpu_machine.UnreachableError, match=r"deleted\. Giving up\. A TPU that"):
+        tpu_run.poll_until_done(Machine, tick)
+    assert Machine.pauses == [60, 120, 240, 480, *[600] * 5]
+
+
+def test_babysit_tells_of_the_costs_when_gcloud_is_gone(sandbox):
+    sandbox.ready()
+    sandbox.succeed("start", *RUN)
+    stderr = sandbox.root / "stderr"
+    with stderr.open("w") as output:
+        watching = subprocess.Popen(
+            sandbox.command("babysit", TYPE, "--spot", "--bucket=my-bucket", QUICK, *RUN),
+            env=sandbox.environment | {"PATH": f"{sandbox.root}/path"},
+            stderr=output,
+        )
+    sandbox.wait_for(lambda: "worker 0: running" in stderr.read_text())
+    (sandbox.root / "path" / "gcloud").unlink()
+    assert watching.wait(timeout=20) == 1
+    last = stderr.read_text().splitlines()[-1]
+    assert last.startswith("gcloud: not found on PATH, but every command needs it. Install it: https://")
+    assert last.endswith("A TPU that exists costs money until you `delete` it, here or on another machine.")
+
+
 def test_a_failed_creation_counts_when_the_answer_to_its_deletion_is_lost(sandbox):
     sandbox.behave("0")
     sandbox.script(lives=[["FAILED"]] * 2, lost_answers=["delete"] * 2)
