@@ -122,6 +122,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         # exported with it.
         "pooling": "cls",
         "num_layers": 0,  # the first layers of the encoder that are kept; 0: all
+        # Embeddings have no head. Of the heads for questions only ModernBERT's has dropout.
         "head_dropout": 0.1,
         "hidden_dropout": 0.1,
         "attention_dropout": 0.1,

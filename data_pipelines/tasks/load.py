@@ -43,6 +43,7 @@ from data_pipelines.tasks.text_files import plain_ending
 SPLITS = ("train", "validation", "test")
 TFDS_PREFIX = "tfds:"
 ALL_LANGUAGES = "all"
+TRAIN_LANGUAGE = "en"  # the default of config.task.train_language, for data with translations alone
 
 
 class TaskData(NamedTuple):
@@ -167,6 +168,13 @@ def _read_labelled(
     if task["language"] and not any(dataset.languages for dataset in datasets):
         raise ValueError(
             f"config.task.language: got {task['language']!r}, expected '', since this data has one language"
+        )
+    trained = [place for place, _ in places.get("train", []) if isinstance(place, TaskDataset)]
+    if task["train_language"] != TRAIN_LANGUAGE and not any(dataset.languages for dataset in trained):
+        raise ValueError(
+            f"config.task.train_language: got {task['train_language']!r}, expected the default "
+            f"{TRAIN_LANGUAGE!r}, since this training data has one language, whichever it is. Leave it out, "
+            "or set config.task.train to a dataset with translations"
         )
     file_columns = datasets[0].columns if datasets else columns
     records: dict[str, list] = {}

@@ -37,6 +37,7 @@ from electra_jax.finetuning.experiment_directory import (
     check_directory,
     check_order,
     held_out_order,
+    is_claimed,
     read_results,
     with_recorded_metrics,
 )
@@ -179,7 +180,8 @@ def open_task(
     mesh = make_mesh(config["mesh"])
     _check_batches(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
-    finetuner.check_sweep(sweep)
+    # An experiment with results goes on: earlier versions took settings that they did not read.
+    finetuner.check_sweep(sweep, has_begun=is_claimed(workdir))
     finetuner.notes += [
         # Numbers of pairs are read from files to evaluate on alone.
         *same_files(files["files"], can_hold_out=not (task["kind"] == "embedding" and task["label"])),

@@ -44,10 +44,19 @@ def recorded_metrics(workdir: Path) -> tuple[str, ...]:
         return tuple(_read_config(workdir)["task"]["metrics"])
 
 
+def is_claimed(workdir: Path) -> bool:
+    """Whether `workdir` has results, models or a run of another kind."""
+    if not (workdir / CONFIG_FILE).is_file():
+        return False
+    models = workdir / MODELS
+    has_model = models.is_dir() and any(not path.name.startswith(".") for path in models.iterdir())
+    return has_model or bool(read_results(workdir)) or not _is_of_finetuning(workdir)
+
+
 def with_recorded_metrics(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """The configuration; config.task.metrics = () means those of the results that `workdir` has, if any.
     An experiment may be older than today's defaults."""
-    if config["task"]["metrics"] or not _is_claimed(workdir) or not _is_of_finetuning(workdir):
+    if config["task"]["metrics"] or not is_claimed(workdir) or not _is_of_finetuning(workdir):
         return config
     return config | {"task": config["task"] | {"metrics": recorded_metrics(workdir)}}
 
@@ -55,7 +64,7 @@ def with_recorded_metrics(config: dict[str, Any], workdir: Path) -> dict[str, An
 def check_directory(workdir: Path, description: dict[str, Any]) -> None:
     """Raises ValueError if `workdir` has results of other settings, or a run of another kind. `description`
     as in `check_run_directory`."""
-    if _is_claimed(workdir):
+    if is_claimed(workdir):
         check_run_directory(workdir, description)
 
 
@@ -69,7 +78,7 @@ def held_out_order(data: TaskData) -> dict[str, str]:
 def check_order(workdir: Path, order: dict[str, str]) -> None:
     """Raises ValueError if `workdir` has results of an older version, with other positions of the held-out
     examples. `order` as of `held_out_order`."""
-    if not order or not _is_claimed(workdir):
+    if not order or not is_claimed(workdir):
         return
     if HELD_OUT_ORDER not in read_json(workdir / CONFIG_FILE, CONFIG_FORM).get("files", {}):
         raise ValueError(
@@ -88,19 +97,10 @@ def write_description(workdir: Path, description: dict[str, Any]) -> None:
     try:
         check_run_directory(workdir, description)
     except ValueError:
-        if _is_claimed(workdir):
+        if is_claimed(workdir):
             raise
         print(f"{workdir}: no run has ended in it, so its settings are replaced.", file=sys.stderr)
     write_json(workdir / CONFIG_FILE, description)
-
-
-def _is_claimed(workdir: Path) -> bool:
-    """Whether `workdir` has results, models or a run of another kind."""
-    if not (workdir / CONFIG_FILE).is_file():
-        return False
-    models = workdir / MODELS
-    has_model = models.is_dir() and any(not path.name.startswith(".") for path in models.iterdir())
-    return has_model or bool(read_results(workdir)) or not _is_of_finetuning(workdir)
 
 
 def _is_of_finetuning(workdir: Path) -> bool:

@@ -23,6 +23,7 @@ from data_pipelines.tokenizers.load import Tokenizer
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.extras import require_extra
 from electra_jax.configuration.recipes import FINETUNING, check_kind, load_config, own_recipe
+from electra_jax.configuration.unread_settings import check_unread
 from electra_jax.distributed.sharding import axis_context, batch_sharding, replicated
 from electra_jax.finetuning.batches import evaluation_batches
 from electra_jax.finetuning.data_checks import absent_class_notes, first_labelled_split
@@ -185,13 +186,14 @@ def finetuning_config(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
       ValueError: a value of config.probe is out of range, or config.probe.config is not a configuration of
-        fine-tuning.
+        fine-tuning, or has a setting that nothing reads (`check_unread`).
       FileNotFoundError: there is no such file.
     """
     probe = config["probe"]
     settings = load_config(own_recipe(probe["config"])).to_dict()
     check_kind(settings, FINETUNING, f"config: got {probe['config']!r}")
     check_values(settings)
+    check_unread([settings])
     for key, least in (("num_epochs", 1), ("max_examples", 0)):
         if probe[key] < least:
             raise ValueError(f"{key}: got {probe[key]}, expected {least} or more.")

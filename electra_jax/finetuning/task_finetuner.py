@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from data_pipelines.tasks.load import TaskData
 from data_pipelines.tokenizers.report import unknown_warning
 from electra_jax.configuration.checks import check_weight_decay
+from electra_jax.configuration.unread_settings import check_unread
 from electra_jax.distributed.processes import is_main_process
 from electra_jax.finetuning.batches import training_steps
 from electra_jax.finetuning.contrastive import check_widths
@@ -114,14 +115,22 @@ class TaskFinetuner:
                 f"{error} All examples together allow it: raise {LIMITS}, or give 0 for all."
             ) from error
 
-    def check_sweep(self, sweep: Sequence[Settings]) -> None:
+    def check_sweep(self, sweep: Sequence[Settings], *, has_begun: bool = False) -> None:
         """Check every combination of settings, as far as it does not depend on an encoder.
 
+        Args:
+          has_begun: whether there are results with these settings. Then some may be unread.
+
         Raises:
-          ValueError: as of the configuration itself, or a warm-up does not end before the run.
+          ValueError: as of the configuration itself; a warm-up does not end before the run; or no combination
+            reads a setting that is not at its default.
         """
-        for settings in sweep:
-            self._check_settings(apply_settings(self.config, settings))
+        configs = [apply_settings(self.config, settings) for settings in sweep]
+        for config in configs:
+            self._check_settings(config)
+        if not has_begun:
+            check_unread(configs)
+            self._check_validations(configs)
         self.check_runs(sweep)
 
     def _check_settings(self, config: dict[str, Any]) -> None:
@@ -136,6 +145,21 @@ class TaskFinetuner:
                 "validation split with labels: a test set chooses no model. Set config.task.validation, or "
                 "pass --config.train.keep=last."
             )
+
+    def _check_validations(self, configs: Sequence[dict[str, Any]]) -> None:
+        every = max(config["train"]["validate_every"] for config in configs)
+        if every and not any(map(self._is_validated, configs)):
+            raise ValueError(
+                f"config.train.validate_every: got {every}, expected 0: no run is scored while it trains. "
+                f"Splits with labels: {', '.join(self._labelled)}. Leave it out; or give a validation split "
+                "with labels, and config.log.progress=True, which shows the scores, or "
+                "config.train.keep=best."
+            )
+
+    def _is_validated(self, config: dict[str, Any]) -> bool:
+        """Whether a run is scored while it trains: not where nobody would see it and it decides nothing."""
+        is_used = config["train"]["keep"] == BEST or config["log"]["progress"]
+        return is_used and validation_split(self._labelled) is not None
 
     def check_runs(self, sweep: Sequence[Settings], encoder: PretrainedEncoder | None = None) -> None:
         """Check the layers and the learning-rate schedule of every combination of settings.
@@ -204,10 +228,10 @@ class TaskFinetuner:
         )
 
     def _validation(self, config: dict[str, Any], held_out: dict[str, Rows]) -> Validation | None:
-        """How a run is scored while it trains; None where nobody would see it and it decides nothing."""
-        split, keeps_best = validation_split(self._labelled), config["train"]["keep"] == BEST
-        if split is None or not (keeps_best or config["log"]["progress"]):
+        """How a run is scored while it trains; None if it is not."""
+        if not self._is_validated(config):
             return None
+        split, keeps_best = validation_split(self._labelled), config["train"]["keep"] == BEST
         examples, rows, task_type = self.data.splits[split], held_out[split], self.task_type
 
         def score(outputs: Sequence[Any]) -> dict[str, float]:

@@ -23,6 +23,8 @@ from configs import debug
 from electra_jax.configuration.checks import check_values
 from electra_jax.configuration.resolve import resolve
 from electra_jax.configuration.sizes import with_assumed_sizes
+from electra_jax.configuration.unread_settings import check_unread
+from electra_jax.finetuning.sweep import apply_settings, parse_sweep
 from electra_jax.frozen_features import command_line as frozen
 from electra_jax.minimal_pairs.command_line import check_flags
 from support.paths import ROOT
@@ -109,9 +111,16 @@ def check_configuration(name: str) -> None:
         config = flags.FLAGS.config.to_dict()
         resolve(config["pretraining"])
         for task in config["tasks"].values():
-            check_values(task)
+            check_task(task)
     elif command == "finetune":
-        check_values(flags.FLAGS.config.to_dict())
+        check_task(flags.FLAGS.config.to_dict())
+
+
+def check_task(config: dict) -> None:
+    """Raises ValueError for settings of a fine-tuning that no combination of --sweep takes or reads."""
+    check_values(config)
+    sweep = parse_sweep(flags.FLAGS.sweep, config)
+    check_unread([apply_settings(config, settings) for settings in sweep])
 
 
 def read_in_child(words: list[str]) -> str:

@@ -229,6 +229,8 @@ def test_xnli_is_trained_in_translation(datasets):
         match=r"got 'fr', expected one of de, en, sw for xtreme_xnli; config\.task\.train_language",
     ):
         load_task(task | {"train_language": "fr"})
+    with pytest.raises(ValueError, match=r"train_language: got 'de', expected the default 'en', since this"):
+        load_task(task | {"train": "tfds:glue/mnli", "train_language": "de"})
 
 
 @pytest.mark.parametrize(
