@@ -31,6 +31,7 @@ from data_pipelines.path_flags import NAME
 from data_pipelines.tasks.minimal_pairs import load_pairs
 from electra_jax.comparison.budgets import parse_budgets
 from electra_jax.comparison.downstream import check_tasks, load_tasks
+from electra_jax.comparison.given_settings import check_given_to_suite
 from electra_jax.comparison.judging import Judges
 from electra_jax.comparison.learning_curves import CURVES_RESULTS, learning_curves
 from electra_jax.comparison.one_length import compare
@@ -39,12 +40,12 @@ from electra_jax.comparison.suites import SUITES
 from electra_jax.comparison.tables import COMPARISON_RESULTS
 from electra_jax.configuration.flags import run_command
 from electra_jax.configuration.number_flags import define_seeds
-from electra_jax.configuration.recipes import COMPARISON
+from electra_jax.configuration.recipes import PRETRAINING
 from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.minimal_pairs.command_line import define_pairs
 from electra_jax.runs.only_writer import only_writer
 
-FLAGS = flags.FLAGS
+FLAGS, KIND = flags.FLAGS, PRETRAINING._replace(check_given=check_given_to_suite)
 PATHS = {"tasks": NAME, "minimal_pairs": NAME}
 
 
@@ -76,4 +77,4 @@ def define_more_flags() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, define_more_flags, on_devices=True, kind=COMPARISON, paths=PATHS)
+    run_command(main, define_more_flags, on_devices=True, kind=KIND, paths=PATHS)

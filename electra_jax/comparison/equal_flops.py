@@ -34,6 +34,14 @@ def _flops_per_step(config: dict[str, Any]) -> float:
     return flops_per_token * config["train"]["batch_size"]
 
 
+def changed(config: config_dict.ConfigDict, change: Change, seed: int) -> dict[str, Any]:
+    """The recipe with a change and a seed, as a new dictionary."""
+    variant = config.copy_and_resolve_references()
+    variant.update_from_flattened_dict({"train.seed": seed, "data.seed": seed})
+    change(variant)
+    return variant.to_dict()
+
+
 def equal_flops_runs(
     config: config_dict.ConfigDict, reference: Change, changes: Sequence[Change], directory: Path, seed: int
 ) -> dict[Path, dict[str, Any]]:
@@ -50,8 +58,8 @@ def equal_flops_runs(
     Raises:
       ValueError: see `equal_steps`.
     """
-    variants = [_changed(config, change, seed) for change in changes]
-    num_steps = equal_steps(_changed(config, reference, seed), *variants)
+    variants = [changed(config, change, seed) for change in changes]
+    num_steps = equal_steps(changed(config, reference, seed), *variants)
     runs, init_from = {}, config.checkpoint.init_from
     for stage, variant in enumerate(variants, start=1):
         parent = directory if stage == len(variants) else directory / f"stage_{stage}"
@@ -60,10 +68,3 @@ def equal_flops_runs(
         runs[run_directory] = with_scaled_schedule(variant, num_steps) | {"checkpoint": checkpoint}
         init_from = str(run_directory)
     return runs
-
-
-def _changed(config: config_dict.ConfigDict, change: Change, seed: int) -> dict[str, Any]:
-    variant = config.copy_and_resolve_references()
-    variant.update_from_flattened_dict({"train.seed": seed, "data.seed": seed})
-    change(variant)
-    return variant.to_dict()

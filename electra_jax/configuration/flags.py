@@ -11,7 +11,6 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -21,14 +20,13 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import tuple_parser
 
 from data_pipelines.bucket_flags import check_urls
-from data_pipelines.buckets import is_bucket
 from data_pipelines.command_errors import PREFIX, accept_any_text, errors_on_the_terminal
 from data_pipelines.home_directory import expand_home_in
 from data_pipelines.path_flags import NEW_DIRECTORY, check_paths
 from data_pipelines.problems import Problems
 from electra_jax.configuration.length import check_one_length
 from electra_jax.configuration.migration import RENAMED
-from electra_jax.configuration.objectives import check_given_settings
+from electra_jax.configuration.objectives import check_given
 from electra_jax.configuration.process_setup import prepare_devices, prepare_process
 from electra_jax.configuration.recipes import (
     PRETRAINING,
@@ -176,13 +174,9 @@ def parse_flags(
                 problems.add_text(f"--{name} is missing: {REQUIRED[name]}.")
         if rest[1:]:
             problems.add_text(f"got {rest[1:]}, expected only flags: --name=value.")
-        if (
-            "objective" in (flag_values.config or {})
-            and not (kind and kind.changes_objective)
-            and not _has_begun(flag_values)
-        ):
+        if "objective" in (flag_values.config or {}):
             with problems.kept():
-                check_given_settings(flag_values.config.objective.to_dict(), defaults)
+                ((kind and kind.check_given) or check_given)(flag_values, defaults)
         problems.report()
         if flag_values.config is not None:
             expand_home_of_config(flag_values.config)  # what the file itself has
@@ -192,12 +186,6 @@ def parse_flags(
     except (ValueError, OSError) as error:
         sys.exit(f"{PREFIX}{error}")
     return rest
-
-
-def _has_begun(flag_values: flags.FlagValues) -> bool:
-    """Whether --workdir holds a run, as one in a bucket may, which is read later."""
-    workdir = flag_values["workdir"].value if "workdir" in flag_values else None
-    return workdir is not None and (is_bucket(workdir) or Path(workdir, "config.json").is_file())
 
 
 def _show_help(recipe: str | None) -> NoReturn:

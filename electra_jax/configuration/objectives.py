@@ -1,10 +1,13 @@
 """How a recipe changes with the objective that it trains."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from absl import flags
 from ml_collections import config_dict
 
+from data_pipelines.buckets import bucket_url, is_bucket, read_object
 from data_pipelines.problems import Problems
 
 
@@ -31,14 +34,27 @@ def apply_objective(config: config_dict.ConfigDict, name: str) -> None:
     row.adapt(config)
 
 
-def check_given_settings(section: dict[str, Any], recipe: Mapping[str, Any]) -> None:
-    """Raises ValueError for each value of config.objective that is not that of the recipe and that the
-    objective does not read. Recipes hold such keys, since several objectives share them.
+def check_given(flag_values: flags.FlagValues, recipe: Mapping[str, Any]) -> None:
+    """Check the values of config.objective on a command line. Recipes hold keys that their objective does not
+    read, since several objectives share them, and a run that has begun keeps its values.
 
     Args:
-      section: config.objective with the values of the command line.
-      recipe: the configuration without them, flat: "objective.disc_weight" → its value.
+      flag_values: those of a command with --config and, if it has one, with --workdir.
+      recipe: the configuration without the values of the command line, flat: "objective.disc_weight" → its
+        value.
+
+    Raises:
+      ValueError: names each value that is not the recipe's and that the objective does not read.
+      OSError: that is so, and --workdir is in a bucket that cannot be read.
     """
+    try:
+        _check_section(flag_values.config.objective.to_dict(), recipe)
+    except ValueError:  # only now, since a bucket takes its time to answer
+        if not _has_begun(flag_values["workdir"].value if "workdir" in flag_values else None):
+            raise
+
+
+def _check_section(section: dict[str, Any], recipe: Mapping[str, Any]) -> None:
     from electra_jax.objectives.registry import settings_not_read  # here for the reason above
 
     problems, name = Problems(), f"objective {section['name']!r}"
@@ -50,6 +66,19 @@ def check_given_settings(section: dict[str, Any], recipe: Mapping[str, Any]) -> 
                 f"--config.objective.{key}: got {section[key]!r}, but {name} does not read it. Leave it out."
             )
     problems.report()
+
+
+def _has_begun(workdir: str | None) -> bool:
+    """Whether there is a run in --workdir."""
+    if workdir is None or not is_bucket(workdir):
+        return workdir is not None and Path(workdir, "config.json").is_file()
+    try:
+        read_object(f"{bucket_url(workdir)}/config.json")
+    except FileNotFoundError:
+        return False
+    except ImportError:  # whatever it holds: the command will end, and say what to install
+        return True
+    return True
 
 
 def clean_objective(section: dict[str, Any]) -> dict[str, Any]:

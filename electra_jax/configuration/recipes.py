@@ -8,9 +8,9 @@ it, but not where a default or config.probe does.
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import config_dict
 
@@ -27,11 +27,12 @@ class Kind(NamedTuple):
 
     sections: tuple[str, ...]  # which the other kinds do not have all
     example: str
-    changes_objective: bool = False  # whether the command trains others, too
+    # Of a command that also trains other objectives: (flags, the recipe's values by key) → None; raises
+    # ValueError for values on the command line that none of them reads.
+    check_given: Callable[[Any, Mapping[str, Any]], None] | None = None
 
 
 PRETRAINING = Kind(("model", "objective", "data", "train"), "configs/electra.py:size=small")
-COMPARISON = PRETRAINING._replace(changes_objective=True)
 FINETUNING = Kind(("task", "model", "optimizer", "sift", "train"), "configs/finetune.py:task=trec6")
 EVALUATION = Kind(("tasks",), "configs/evaluate.py:data=DIR")
 

@@ -324,3 +324,17 @@ def test_wrong_places_are_errors_before_anything_is_written(scheme, data, stores
         assert outcome.returncode == 1 and last.startswith("error: ") and message in last, outcome.stderr
         assert "Traceback" not in outcome.stderr and SECRET not in outcome.stderr + outcome.stdout
         assert objects(stores, workdir) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_only_a_run_that_has_begun_keeps_a_setting_that_nothing_reads(scheme, stores):
+    workdir = f"{scheme}://{BUCKET}/runs/begun"
+    words = ["electra_jax.pretrain", "--config=configs/debug.py:objective=mlm", f"--workdir={workdir}"]
+    words += ["--config.objective.disc_weight=3", "--config.data.datasets=/absent"]
+    outcome = run_module(*words, environment=stores)
+    assert outcome.returncode == 1 and "disc_weight: got 3.0, but objective 'mlm' does not" in outcome.stderr
+    write_object(stores, f"{workdir}/config.json", b"{}")
+    outcome = run_module(*words, environment=stores)
+    assert outcome.returncode == 1 and "disc_weight" not in outcome.stderr
+    remove_object(stores, f"{workdir}/config.json")

@@ -1,9 +1,11 @@
 """Command lines: what is read, and what a mistake is answered with."""
 
+import contextlib
 import re
 
 import pytest
 
+from electra_jax.configuration.flags import RUN_URLS
 from electra_jax.configuration.resolve import dataset_values
 from support.command_lines import read_command_line
 from support.commands import run_module
@@ -117,6 +119,35 @@ def test_a_flag_for_what_the_objective_does_not_read(argument, settings, message
     read_command_line([*argv[:3], "--config.objective.disc_weight=5"], monkeypatch)  # as in the recipe
     (tmp_path / "config.json").write_text("{}")
     read_command_line(argv, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"{}", None),
+        (FileNotFoundError("no object"), r"disc_weight: got 3\.0, but objective 'mlm' does not read it"),
+        (PermissionError("gs://b/runs/a/config.json cannot be read"), "error: gs://b/runs/a/config"),
+        (ImportError("no fsspec"), None),  # which the command tells when it opens the run
+    ],
+    ids=["begun", "new", "no_permission", "no_packages"],
+)
+def test_a_run_in_a_bucket_keeps_what_it_began_with(answer, message, monkeypatch):
+    asked = []
+
+    def read(url):
+        asked.append(url)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("electra_jax.configuration.objectives.read_object", read)
+    argv = ["pretrain", "--config=configs/debug.py:objective=mlm", "--workdir=gs://b/runs/a/"]
+    read_command_line(argv, monkeypatch, takes_urls=RUN_URLS)
+    assert not asked  # only where a setting is not read
+    given = [*argv, "--config.objective.disc_weight=3"]
+    with contextlib.nullcontext() if message is None else pytest.raises(SystemExit, match=message):
+        read_command_line(given, monkeypatch, takes_urls=RUN_URLS)
+    assert asked == ["gs://b/runs/a/config.json"]
 
 
 @pytest.mark.parametrize(

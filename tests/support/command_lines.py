@@ -12,12 +12,12 @@ from support.commands import run_module
 from support.paths import ROOT
 
 
-def read_command_line(argv, monkeypatch):
-    """(config, workdir) that the command would run, or SystemExit."""
+def read_command_line(argv, monkeypatch, **options):
+    """(config, workdir) that the command would run, or SystemExit; `options` of `parse_flags`."""
     monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks there for overrides
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    parse_flags(argv, flag_values)
+    parse_flags(argv, flag_values, **options)
     return flag_values.config.to_dict(), Path(flag_values.workdir)
 
 
