@@ -180,7 +180,7 @@ def open_task(
     mesh = make_mesh(config["mesh"])
     _check_batches(config, sweep, mesh)
     finetuner = TaskFinetuner(config, data, mesh)
-    # An experiment with results goes on: earlier versions took settings that they did not read.
+    # An experiment with results is continued: earlier versions took settings that they did not read.
     finetuner.check_sweep(sweep, has_begun=is_claimed(workdir))
     finetuner.notes += [
         # Numbers of pairs are read from files to evaluate on alone.
