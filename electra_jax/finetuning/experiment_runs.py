@@ -28,6 +28,7 @@ from electra_jax.finetuning.results import Result, reported_metrics
 from electra_jax.finetuning.sweep import Settings, apply_settings, format_settings
 from electra_jax.finetuning.task_finetuner import Finetuned, TaskFinetuner
 from electra_jax.runs.only_writer import Check
+from electra_jax.runs.removed_checkpoints import KEPT_ADVICE
 
 SEED = "{seed}"  # in a name of --init_from: stands for the seed
 
@@ -129,7 +130,14 @@ class RunsOfPlan:
         if self._encoder is not None and self._encoder.name == run.encoder:
             return
         cache, step = tokenizers / self._caches[run.encoder], self._steps.get(run.encoder)
-        self._encoder = load_encoder(run.encoder, cache, step)
+        try:
+            self._encoder = load_encoder(run.encoder, cache, step)
+        except FileNotFoundError as error:
+            if step is None:
+                raise
+            raise FileNotFoundError(
+                f"--init_from={run.encoder}: {error} This command began with step {step}. {KEPT_ADVICE}"
+            ) from error
         self._check_same_encoder(run)
         self._finetuner.check_runs([each.settings for each in self._runs], self._encoder)
         self._check()

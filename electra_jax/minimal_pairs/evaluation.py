@@ -23,6 +23,7 @@ from electra_jax.minimal_pairs.tables import plot, table_lines
 from electra_jax.prediction.models import load_pretrained
 from electra_jax.prediction.pretrained import Pretrained
 from electra_jax.runs.only_writer import Check
+from electra_jax.runs.removed_checkpoints import KEPT_ADVICE
 from electra_jax.runs.result_places import Results
 
 RESULTS_FILE, SCORES, PLOTS = "minimal_pairs.json", "scores", "plots"
@@ -121,17 +122,32 @@ def _titled(results: Sequence[Result]) -> dict[str, Summary]:
 
 class _Reader:
     """`load_pretrained` that keeps its last result: a single model, or DIR beside random:DIR, is read once.
-    It frees that before it reads another one, since two large ones might not fit."""
+    It frees that before it reads another one, since two large ones might not fit.
+
+    A run that is read again may have trained further: the checkpoint is the one of the first reading."""
 
     def __init__(self):
         self._key: tuple[str, str] | None = None
         self._kept: Pretrained | None = None
+        self._steps: dict[tuple[str, str], int | None] = {}
 
     def __call__(self, flag: str, place: str) -> Pretrained:
-        if self._kept is None or self._key != (flag, place):
+        key = flag, place
+        if self._kept is None or self._key != key:
             self._kept = None
-            self._key, self._kept = (flag, place), load_pretrained(flag, place)
+            step = self._steps.get(key)
+            try:
+                self._key, self._kept = key, load_pretrained(flag, place, step)
+            except FileNotFoundError as error:
+                if step is None:
+                    raise
+                raise FileNotFoundError(_changed(place, f": {error}")) from error
+            self._steps[key] = self._kept.step
         return self._kept
+
+
+def _changed(name: str, how: str) -> str:
+    return f"{FLAG}: {name} has other weights than when this command began{how} {KEPT_ADVICE}"
 
 
 class _Count(NamedTuple):
@@ -186,10 +202,7 @@ def _score_missing(
             continue
         pretrained = load_model(model.name, read)
         if identify(model.name, pretrained) != model:
-            raise ValueError(
-                f"{FLAG}: {model.name} has other weights than when this command began. Give the command "
-                "again, or a checkpoint as DIR:STEP."
-            )
+            raise ValueError(_changed(model.name, "."))
         scorer = SentenceScorer(pretrained, mesh)
         for file in missing:
             tell = lambda share, file=file, done=done: count.progress.update(

@@ -84,13 +84,16 @@ def load(place: str, step: int | None) -> SavedModel | Pretrained:
     return _of_export("--model", place, path)
 
 
-def load_pretrained(flag: str, name: str) -> Pretrained:
+def load_pretrained(flag: str, name: str, step: int | None = None) -> Pretrained:
     """The model of a pre-training run, DIR or DIR:STEP, or of an export, whose name a flag has.
+
+    Args:
+      step: of the checkpoint of a run whose name has none; None: the newest.
 
     Raises:
       FileNotFoundError, ValueError: it holds none; begins with `flag`.
     """
-    place, step = parse_checkpoint(name)
+    place, own_step = parse_checkpoint(name)
     path = local_directory(place)
     if not path.is_dir():
         raise FileNotFoundError(f"{flag}: {place} is not a directory, expected {EXPECTED_PRETRAINED}.")
@@ -99,11 +102,11 @@ def load_pretrained(flag: str, name: str) -> Pretrained:
     if is_finetuning or "task" in description.get("config", {}):
         raise ValueError(f"{flag}: got {place}, a fine-tuning, expected {EXPECTED_PRETRAINED}.")
     if "config" in description:
-        return of_run(name, load_run(path, step))
-    if step is not None:
+        return of_run(name, load_run(path, step if own_step is None else own_step))
+    if own_step is not None:
         raise ValueError(
-            f"{flag}: got the step {step} of {place}, expected a step only of a pre-training run, which has "
-            "checkpoints. Leave it out."
+            f"{flag}: got the step {own_step} of {place}, expected a step only of a pre-training run, which "
+            "has checkpoints. Leave it out."
         )
     _check_is_pretrained(flag, place, path, description)
     return _of_export(flag, place, path)

@@ -12,6 +12,11 @@ from electra_jax.runs.bucket_checkpoints import open_checkpoints
 from electra_jax.training.checkpointing import Checkpointer, UnusableCheckpoint
 
 SECONDS_TO_REMOVE = 2  # a large checkpoint, of which a reader has missed the first file
+# For a command whose checkpoint was removed between two readings.
+KEPT_ADVICE = (
+    "Run the same command again. Of a run that is still training, give DIR:STEP of a checkpoint that it "
+    "keeps, or raise its config.checkpoint.keep."
+)
 
 
 def read_chosen(

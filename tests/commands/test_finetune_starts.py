@@ -87,6 +87,29 @@ def test_a_step_that_is_gone_is_an_error(start, experiment, tmp_path):
     assert "step" not in results_of(tmp_path / "tuned")[-1]
 
 
+def test_a_step_that_is_removed_while_the_command_works_is_an_error_that_helps(
+    start, experiment, monkeypatch
+):
+    other = start.with_name("other")
+    shutil.copytree(start, other)
+    train = Trainer.run
+
+    def run(self, *rest):
+        add_checkpoint(other, 20)
+        shutil.rmtree(other / "checkpoints" / "10")
+        return train(self, *rest)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    message = (
+        rf"--init_from={other}: .*expected a checkpoint of step 10, found those of \[20\]\. This command "
+        r"began with step 10\. Run the same command again\. .*config\.checkpoint\.keep\."
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        experiment([start, other], [0])
+    monkeypatch.setattr(Trainer, "run", train)
+    assert experiment([start, other], [0]) == [f"{other}, seed 0"]
+
+
 def test_only_runs_have_steps(start, experiment, tmp_path):
     assert (
         check_start(str(start)) == check_start(f"{start}:10") == 10 and check_start(f"random:{start}") is None

@@ -1,8 +1,12 @@
 """`evaluate --minimal_pairs`: accuracies, what is kept of an interrupted command, and its errors."""
 
 import json
+import shutil
+import types
 import weakref
+from pathlib import Path
 
+import jax
 import matplotlib.image
 import matplotlib.text
 import numpy as np
@@ -15,6 +19,7 @@ from electra_jax.minimal_pairs.models import ScoredModel
 from electra_jax.minimal_pairs.scoring import Scores
 from electra_jax.minimal_pairs.summary import FIELDS, PHENOMENA, TERMS, summarize, to_json
 from electra_jax.minimal_pairs.tables import MAX_MODELS, MAX_ROWS, ROW_INCHES, plot, table_lines
+from electra_jax.runs.trained import load_run
 from support import tiny_export
 from support.commands import run_module
 
@@ -54,6 +59,12 @@ def test_one_pair_of_a_phenomenon_has_no_standard_error():
     assert list(table_lines({"run": summary}))[-1] == "| 1: run | 0.750 ± – | 0 |"
 
 
+class FakeModel(str):
+    """The name of a place, as a model that comes from no run."""
+
+    step = None
+
+
 class FakeScorer:
     """Prefers longer sentences, and notes what it scored; it may be interrupted."""
 
@@ -78,7 +89,7 @@ def options(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeScorer, "stop_at", None)
     weights = {"runs/a": "a", "other": "b"}
     monkeypatch.setattr(evaluation, "load_model", lambda name, read: read("", name.removeprefix("random:")))
-    monkeypatch.setattr(evaluation, "load_pretrained", lambda flag, place: place)
+    monkeypatch.setattr(evaluation, "load_pretrained", lambda flag, place, step: FakeModel(place))
     monkeypatch.setattr(evaluation, "identify", lambda name, _: ScoredModel(name, 7, weights[name]))
     monkeypatch.setattr(evaluation, "SentenceScorer", FakeScorer)
     (tmp_path / "pairs").mkdir()
@@ -146,7 +157,8 @@ def test_how_often_a_model_is_read(names, expected, options, monkeypatch):
     options, weights = options
     weights["random:runs/a"] = "c"
     places = []
-    monkeypatch.setattr(evaluation, "load_pretrained", lambda flag, place: places.append(place) or place)
+    load = evaluation.load_pretrained
+    monkeypatch.setattr(evaluation, "load_pretrained", lambda *given: places.append(given[1]) or load(*given))
     evaluate(options._replace(init_from=names))
     assert places == expected and len(FakeScorer.calls) == 2 * len(names)
     # Every score is kept: each model is read once to see that.
@@ -159,18 +171,78 @@ def test_a_model_is_let_go_before_another_one_is_read(options, monkeypatch):
     options, _ = options
     models, alive = [], []
 
-    class Model(str):
-        """A name that can be referred to weakly."""
-
-    def load(flag, place):
+    def load(flag, place, step):
         alive.append([str(one()) for one in models if one() is not None])
-        model = Model(place)
+        model = FakeModel(place)
         models.append(weakref.ref(model))
         return model
 
     monkeypatch.setattr(evaluation, "load_pretrained", load)
     evaluate(options)
     assert alive == [[]] * 4
+
+
+@pytest.fixture
+def still_training(data, tmp_path, monkeypatch):
+    """Two runs with a checkpoint of step 10 each. When the first one is scored, the other one saves another
+    checkpoint, and removes the older one if `removes` is set."""
+    first, params = tiny_export.make_run(tmp_path / "first", data, tiny_export.electra_model())
+    tiny_export.save_steps(first, params, 10)
+    other = tmp_path / "other"
+    shutil.copytree(first, other)
+    newer = jax.tree.map(lambda array: array + 0.1, params)
+    trainer = types.SimpleNamespace(runs=(first, other), removes=False)
+
+    class Scorer:
+        def __init__(self, model, mesh):
+            if not (other / "checkpoints" / "20").exists():
+                tiny_export.save_steps(other, newer, 20)
+                if trainer.removes:
+                    shutil.rmtree(other / "checkpoints" / "10")
+
+        def score(self, sentences, tell):
+            return Scores({"generator": np.zeros(len(sentences))}, 0)
+
+    monkeypatch.setattr(evaluation, "SentenceScorer", Scorer)
+    return trainer
+
+
+def options_for(tmp_path, *models):
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"sentence_good": "abc", "sentence_bad": "dei"}))
+    return Options([str(tmp_path / "pairs.jsonl")], [str(model) for model in models], tmp_path / "w", 0, "")
+
+
+@pytest.mark.slow
+def test_a_run_that_trains_meanwhile_is_scored_at_the_step_that_was_read_first(still_training, tmp_path):
+    first, other = still_training.runs
+    evaluate(options_for(tmp_path, first, other, f"random:{other}"))
+    contents = json.loads((tmp_path / "w" / "minimal_pairs.json").read_text())
+    steps = [(Path(one["model"]).name, one["step"]) for one in contents["results"]]
+    assert steps == [("first", 10), ("other", 10), ("other", None)]
+    assert load_run(other).step == 20
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_removed_meanwhile_is_an_error_that_helps(still_training, tmp_path):
+    still_training.removes = True
+    first, other = still_training.runs
+    message = (
+        rf"--init_from: {other} has other weights than when this command began: .* of step 10, found those "
+        r"of \[20\]\. Run the same command again\. .* DIR:STEP .*config\.checkpoint\.keep\."
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        evaluate(options_for(tmp_path, first, other))
+
+
+def test_other_weights_under_one_name_are_an_error_that_helps(options, monkeypatch):
+    options, _ = options
+    digests = iter("abcd")
+    identify = lambda name, _: ScoredModel(name, None, next(digests))
+    monkeypatch.setattr(evaluation, "identify", identify)
+    with pytest.raises(
+        ValueError, match=r"runs/a has other weights than when .* began\. Run the same command"
+    ):
+        evaluate(options)
 
 
 def test_the_picture_of_many_phenomena_and_models_is_bounded_and_says_so(tmp_path):
