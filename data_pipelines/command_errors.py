@@ -33,6 +33,9 @@ ADVICE = {
     errno.ELOOP: "Remove the link that leads to itself.",
     errno.ENAMETOOLONG: "Choose a shorter path.",
 }
+# How the error of `tempfile` begins that has the number of a missing file.
+NO_TEMPORARY = "No usable temporary directory"
+SET_TMPDIR = "Set TMPDIR to a directory that can be written."
 CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
@@ -64,14 +67,20 @@ def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
 
 
 def error_message(error: Exception) -> str:
-    """What a command prints of an EXPECTED error. The system's own ones begin with the file's name, and tell
-    what to do."""
+    """What a command prints of an EXPECTED error."""
+    return PREFIX + error_text(error)
+
+
+def error_text(error: Exception) -> str:
+    """An EXPECTED error in words. The system's own ones begin with the file's name, and tell what to do."""
     advice = ADVICE.get(error.errno) if isinstance(error, OSError) else None
     if advice is None or error.strerror is None:
-        return f"{PREFIX}{str(error) or 'memory ran out'}"
+        return str(error) or "memory ran out"
+    if error.strerror.startswith(NO_TEMPORARY):
+        return f"{error.strerror}. {SET_TMPDIR}"
     path = error.filename2 or error.filename  # of a renaming the new name, since the old one is temporary
     place = "" if path is None else f"{os.fsdecode(path) if isinstance(path, bytes) else path}: "
-    return f"{PREFIX}{place}{error.strerror}. {advice}"
+    return f"{place}{error.strerror}. {advice}"
 
 
 def _reader_has_gone() -> bool:

@@ -74,6 +74,11 @@ def test_a_full_disk_is_told_with_the_file_and_with_advice(tmp_path):
             "open('/dev/full', 'w').write('x' * 99_999)",
             "No space left on device. Free space or raise the quota, and",
         ),
+        (
+            "import tempfile as t; t._candidate_tempdir_list = lambda: ['/nonexistent']; t.mkdtemp()",
+            "No usable temporary directory found in ['/nonexistent']. Set TMPDIR to a directory that can be "
+            "written.",
+        ),
         ("raise OSError('as it was raised')", "as it was raised"),
     ],
 )
