@@ -26,6 +26,7 @@ import jax
 import jax.monitoring
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
+from data_pipelines.command_errors import error_text
 from electra_jax.distributed.processes import exchange, is_main_process
 from electra_jax.runs.program_store import ENTRY, OFF, ProgramStore, find_store
 from electra_jax.runs.temporary_directories import temporary_directory
@@ -33,6 +34,7 @@ from electra_jax.runs.temporary_directories import temporary_directory
 MAX_EXCHANGED = 3_000  # programs that several processes compare
 REQUESTS, HITS = "/jax/compilation_cache/compile_requests_use_cache", "/jax/compilation_cache/cache_hits"
 STARTED = time.monotonic()
+NOT_KEPT = "compiled programs are not kept"
 ADDED = "added"  # folder of the working directory where JAX does not look
 
 
@@ -102,9 +104,12 @@ def compilation_cache(setting: str, name: str) -> Iterator[CompilationCache]:
         store, working = _store(setting, name), None
         copied: set[str] = set()
         if store is not None:
-            with contextlib.suppress(OSError):
+            try:
                 working = stack.enter_context(temporary_directory())
                 copied = store.copy_to(working)
+            except OSError as error:
+                if working is None and is_main_process():
+                    print(f"{NOT_KEPT}: {error_text(error)}", file=sys.stderr)
         common = _on_all_processes(copied)
         for key in copied - common:
             (working / key).unlink()
@@ -140,7 +145,7 @@ def _store(setting: str, name: str) -> ProgramStore | None:
         return None
     store, problem = find_store(setting, name)
     if problem and is_main_process():
-        what = "compiled programs are not kept" if store is None else "new compiled programs are not kept"
+        what = NOT_KEPT if store is None else f"new {NOT_KEPT}"
         print(
             f"{what}: {problem}. --config.train.compilation_cache=DIR keeps them in another directory, {OFF} "
             "nowhere.",

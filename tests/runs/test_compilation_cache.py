@@ -5,6 +5,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -121,6 +122,18 @@ def test_a_directory_that_cannot_be_used_is_reported_and_the_run_compiles(tmp_pa
         printed = capfd.readouterr().err
         assert "compiled programs are not kept: " in printed and problem in printed
         assert "--config.train.compilation_cache=DIR keeps them in another directory, off nowhere." in printed
+
+
+def test_without_a_temporary_directory_a_line_says_so_and_the_run_compiles(tmp_path, capfd, monkeypatch):
+    with monkeypatch.context() as patched:  # pytest removes temporary files
+        patched.setattr(tempfile, "tempdir", None)
+        patched.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
+        assert start(tmp_path / "run") == (1, 0)
+    assert capfd.readouterr().err.splitlines() == [
+        "compiled programs are not kept: No usable temporary directory found in ['/nonexistent']. Set TMPDIR "
+        "to a directory that can be written."
+    ]
+    assert kept(tmp_path) == []
 
 
 def others_may_write(place, monkeypatch):
