@@ -1,5 +1,6 @@
 """The directory for what is fetched once: sample data, copies of datasets in buckets."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -21,7 +22,9 @@ def cache_directory() -> Path:
         places = [Path(expand_home(chosen)).absolute()]
     else:
         usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        places = [Path(usual, "electra_jax"), Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}")]
+        places = [Path(usual, "electra_jax")]
+        with contextlib.suppress(FileNotFoundError):  # no temporary directory can be written
+            places.append(Path(tempfile.gettempdir(), f"electra_jax-{os.getuid()}"))
     for place in places:
         if not place.is_absolute():  # there is no home directory
             continue

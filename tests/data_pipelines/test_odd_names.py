@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tempfile
 
 import pytest
 
@@ -57,6 +58,18 @@ def test_the_cache_of_fetched_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/proc/none")
     with pytest.raises(OSError, match="Set ELECTRA_JAX_CACHE to a directory for fetched files"):
         cache_directory()
+
+
+def test_the_cache_of_fetched_files_without_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("ELECTRA_JAX_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with monkeypatch.context() as patched:  # pytest removes temporary files
+        patched.setattr(tempfile, "tempdir", None)
+        patched.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
+        assert cache_directory() == tmp_path / "cache" / "electra_jax"
+        patched.setenv("XDG_CACHE_HOME", "/proc/none")
+        with pytest.raises(OSError, match=r"/proc/none/electra_jax cannot be written\. Set ELECTRA"):
+            cache_directory()
 
 
 def test_the_chosen_cache_of_fetched_files(tmp_path, monkeypatch):
