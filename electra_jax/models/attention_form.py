@@ -78,12 +78,12 @@ def uses_splash(
     device = traced_device()
     if wanted == "plain" or (wanted == "auto" and device.platform != "tpu"):
         return False
-    problem = _chip_problem(device) or _bert_problem(is_directed, has_bias) or _dropout_problem(keep_prob)
+    problem = _chip_problem(device) or _bert_problem(is_directed, has_bias)
+    long_rows = f"in rows above {LONGEST_WHOLE}"
+    problem = problem or _dropout_problem(keep_prob, long_rows)
     # Their products do not ask for a precision, so that a TPU would round float32.
     if dtype != "bfloat16" and not are_interpreted():
-        problem = (
-            problem or f"need config.model.dtype='bfloat16' in rows above {LONGEST_WHOLE} (here {dtype!r})"
-        )
+        problem = problem or f"need config.model.dtype='bfloat16' {long_rows} (here {dtype!r})"
     problem = problem or _head_problem(SPLASH_HEAD_SIZES, shape_BLHK[3])
     return _decide(wanted, problem or _mesh_problem(shape_BLHK))
 
@@ -117,7 +117,7 @@ def uses_row_kernels(
         return False
     problem = _chip_problem(device) or _bert_problem(is_directed, has_bias)
     if reach is not None:
-        problem = problem or _dropout_problem(keep_prob) or _window_problem(reach, length)
+        problem = problem or _dropout_problem(keep_prob, "in local layers") or _window_problem(reach, length)
     problem = problem or _head_problem(HEAD_SIZES, shape_BLHK[3])
     return _decide(wanted, problem or _mesh_problem(shape_BLHK))
 
@@ -190,8 +190,10 @@ def _window_problem(reach: int, length: int) -> str:
     return ""
 
 
-def _dropout_problem(keep_prob: float) -> str:
-    return f"need config.model.attention_dropout=0 (here {1.0 - keep_prob:g})" if keep_prob != 1.0 else ""
+def _dropout_problem(keep_prob: float, where: str) -> str:
+    if keep_prob == 1.0:
+        return ""
+    return f"need config.model.attention_dropout=0 {where} (here {1.0 - keep_prob:g})"
 
 
 def _direction_problem(is_directed: bool) -> str:

@@ -203,7 +203,10 @@ class TestChoice:
             ({"has_bias": True}, "add no bias to the scores"),
             ({"is_directed": True}, "attend in both directions"),
             ({"shape": (8, 1024, 2, 48)}, r"need heads of 32, 64 or 128 features \(these have 48\)"),
-            ({"reach": 64, "keep_prob": 0.9}, r"need config\.model\.attention_dropout=0 \(here 0\.1\)"),
+            (
+                {"reach": 64, "keep_prob": 0.9},
+                r"need config\.model\.attention_dropout=0 in local layers \(here 0\.1\)",
+            ),
             ({"reach": 129}, r"need config\.model\.rotary\.window of at most 256 \(here 258\)"),
             ({"reach": 64, "shape": (8, LONGEST_WINDOWED + 1, 2, 64)}, r"need rows of at most 8192 tokens"),
         ],

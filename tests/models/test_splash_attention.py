@@ -151,7 +151,7 @@ class TestChoice:
         [
             ({"has_bias": True}, "add no bias to the scores"),
             ({"is_directed": True}, "attend in both directions"),
-            ({"keep_prob": 0.9}, r"need config\.model\.attention_dropout=0 \(here 0\.1\)"),
+            ({"keep_prob": 0.9}, r"need config\.model\.attention_dropout=0 in rows above 1024 \(here 0\.1\)"),
             ({"shape": (8, 2048, 2, 32)}, r"need heads of 64 or 128 features \(these have 32\)"),
             (
                 {"dtype": "float32"},
