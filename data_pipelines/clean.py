@@ -30,7 +30,7 @@ from data_pipelines.cleaning.masking import KINDS
 from data_pipelines.cleaning.report import report_lines
 from data_pipelines.cleaning.rules import GROUPS, RULES
 from data_pipelines.cleaning.settings import DUPLICATES, UNICODE_FORMS, CleaningSettings
-from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_errors import errors_on_the_terminal, resumable
 from data_pipelines.command_parsers import DEFAULT, command_parser
 from data_pipelines.documents import SOURCES_HELP, ReadReport
 from data_pipelines.number_arguments import share, whole
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments: dict[str, Any] = vars(read_arguments(_parser(), argv, PATHS))
     out, num_processes, start_over = (arguments.pop(name) for name in ("out", "num_processes", "start_over"))
     settings, report = CleaningSettings(**arguments), ReadReport()  # whose fields are the other flags
-    counts = clean(out, settings, num_processes, start_over=start_over, report=report)
+    with resumable():
+        counts = clean(out, settings, num_processes, start_over=start_over, report=report)
     if not report.documents:
         print(
             f"{out} holds this cleaning already; nothing was read. If the input has changed, remove it first."

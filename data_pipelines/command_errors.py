@@ -8,6 +8,7 @@ import select
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from data_pipelines.standard_streams import drop_what_cannot_be_shown, lost_output
 
@@ -37,12 +38,15 @@ ADVICE = {
 NO_TEMPORARY = "No usable temporary directory"
 SET_TMPDIR = "Set TMPDIR to a directory that can be written."
 CLOSED_PIPE = 141  # exit code when the reader of the output has gone: 128 + SIGPIPE
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT
+RESUMES = "Run the same command again to resume."
 ESCAPE = "escape_what_the_terminal_lacks"  # the name of `_escape` among the error handlers of encodings
 
 
 @contextlib.contextmanager
 def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
-    """Context or decorator of a command's work: of an EXPECTED error only the message is shown.
+    """Context or decorator of a command's work: of an EXPECTED error only the message is shown. Ctrl-C ends
+    it with a line and exit code INTERRUPTED; see also `resumable`.
 
     Terminals and log files take any text from then on, see `accept_any_text`. Text that cannot be shown is
     dropped and never ends the work.
@@ -58,12 +62,34 @@ def errors_on_the_terminal(*, saves_result: bool = False) -> Iterator[None]:
         error = None if saves_result else lost_output()
         if error is not None and not isinstance(error, BrokenPipeError):
             raise OSError(f"standard output could not be written: {error}") from error
+    except KeyboardInterrupt:
+        exit_interrupted()
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and _reader_has_gone():
             sys.exit(CLOSED_PIPE)
         sys.exit(error_message(error))
     if error is not None:
         sys.exit(CLOSED_PIPE)
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Context of the part of a command's work that the same command resumes: the line of Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        exit_interrupted(RESUMES)
+
+
+def exit_interrupted(advice: str = "") -> NoReturn:
+    """End after Ctrl-C, with a line and exit code INTERRUPTED. `advice`: a sentence for the user."""
+    tell_interrupted(advice)
+    sys.exit(INTERRUPTED)
+
+
+def tell_interrupted(advice: str) -> None:
+    """Print that Ctrl-C ended the command; in a new line, since a terminal shows ^C, perhaps after a bar."""
+    print(f"\nInterrupted. {advice}".rstrip(), file=sys.stderr)
 
 
 def error_message(error: Exception) -> str:

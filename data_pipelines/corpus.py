@@ -22,7 +22,7 @@ The workers of an Apache Beam runner build a corpus that is too large for one ma
 import argparse
 import sys
 
-from data_pipelines.command_errors import errors_on_the_terminal
+from data_pipelines.command_errors import errors_on_the_terminal, resumable
 from data_pipelines.command_parsers import DEFAULT, command_parser
 from data_pipelines.corpus_builder import Workers, build_corpus, check_build
 from data_pipelines.corpus_settings import CorpusSettings
@@ -52,7 +52,8 @@ def main() -> None:
         check_build(out, settings, workers, start_over=start_over)
         print("\n".join(preview_lines(settings, workers.num_processes)))
         return
-    info = build_corpus(out, settings, workers, start_over=start_over, report=report)
+    with resumable():
+        info = build_corpus(out, settings, workers, start_over=start_over, report=report)
     if not report.documents:
         print(f"{out} holds this dataset already; nothing was read. If a source changed, give another --out.")
     print("\n".join([*report.lines(settings.on_invalid_utf8), *info.split_lines()]))

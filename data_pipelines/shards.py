@@ -10,7 +10,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from data_pipelines.tokenizers.directory import load_meta
 from data_pipelines.tokenizers.load import Tokenizer, load_tokenizer
 from data_pipelines.tokenizers.unknown_characters import CharacterCounter, character_counter
 from data_pipelines.whole_files import written_whole
+from data_pipelines.worker_processes import worker_processes
 
 COUNTS_SUFFIX = ".counts.json"
 TOKENS_SUFFIX = ".tokens.npy"  # how often each id is in the rows of a file, int64 [vocab_size]
@@ -55,31 +55,21 @@ def run_jobs(
     if num_processes == 1:
         yield from _run_here(jobs, on_progress)
         return
-    context = multiprocessing.get_context("spawn")
-    tokenised = context.Value("q", 0)
-    # An executor notices if the system kills one of its processes; multiprocessing.Pool would wait forever.
-    pool = ProcessPoolExecutor(num_processes, context, initializer=start_worker, initargs=(tokenised,))
+    tokenised = multiprocessing.get_context("spawn").Value("q", 0)
     kept = 0  # characters of files that an earlier build finished
     # Without the number's lock, which a process may have held when it was killed.
     show = lambda: on_progress(kept + tokenised.get_obj().value)
-    try:
+    with worker_processes(num_processes, start_worker, (tokenised,), "; finished files are kept") as submit:
         waiting: collections.deque = collections.deque()
         for job in jobs:
             counts = _finished(job)
             kept += num_characters(job) if counts else 0
-            waiting.append((job.path, counts, None if counts else pool.submit(write_shard, job)))
+            waiting.append((job.path, counts, None if counts else submit(write_shard, job)))
             show()
             if len(waiting) >= num_processes + JOBS_AHEAD:
                 yield _wait(*waiting.popleft(), show)
         while waiting:
             yield _wait(*waiting.popleft(), show)
-    except BrokenProcessPool as error:
-        raise OSError(
-            f"one of {num_processes} processes was killed, probably because memory ran out. Start the same "
-            "command again with a smaller --num_processes; finished files are kept."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _run_here(

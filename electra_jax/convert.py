@@ -20,6 +20,7 @@ from electra_jax.conversion import command_line
 from electra_jax.conversion.export import export
 from electra_jax.conversion.export_run import verify_all
 from electra_jax.conversion.import_checkpoint import import_checkpoint
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.huggingface.contents import describe_contents
 from electra_jax.huggingface.export import REFERENCE_FILE
 from electra_jax.runs.bucket_runs import local_directory, published
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of this module."""
     flags = command_line.read_flags(make_parser(), argv)
     prepare_devices()
-    {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
+    with leaving_at_once(""):
+        {"export": _export, "verify": _verify, "import": _import}[flags.command](flags)
 
 
 def _export(flags: argparse.Namespace) -> None:

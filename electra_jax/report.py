@@ -22,6 +22,7 @@ from data_pipelines.command_parsers import command_parser
 from data_pipelines.number_arguments import whole
 from data_pipelines.path_flags import FILE, NEW_FILE, read_arguments
 from electra_jax.configuration.process_setup import prepare_process
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.reports.command_line import MOST, check_flags, make_report
 from electra_jax.reports.token_views import TokenSettings
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare_process()
     out = check_flags(flags)
     settings = TokenSettings(flags.texts, flags.sentences, flags.checkpoints)
-    size = make_report(flags.runs, out, settings, json_file=flags.json, device=flags.device)
+    with leaving_at_once(""):
+        size = make_report(flags.runs, out, settings, json_file=flags.json, device=flags.device)
     print(f"{out}: {size / 1e6:.1f} MB", file=sys.stderr)
     print(out)
 

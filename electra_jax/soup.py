@@ -28,6 +28,7 @@ from data_pipelines.command_parsers import command_parser
 from data_pipelines.path_flags import DIRECTORY, NAME, NEW_DIRECTORY, read_arguments
 from electra_jax.configuration.flags import split_words
 from electra_jax.configuration.process_setup import prepare_devices
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.soups.averaging import METHODS, SoupOptions, make_soup
 
 PATHS = {"runs": NAME, "workdir": NEW_DIRECTORY, "datasets": DIRECTORY}
@@ -42,9 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--workdir", required=True, type=Path, metavar="OUT", help="run directory to create")
     add("--method", choices=METHODS, default="uniform", help="default: uniform")
     add("--score", metavar="NAME", help="metric by which greedy chooses; with uniform it is only reported")
-    datasets_help = (
-        "datasets whose held-out rows are scored, for --score=heldout_… (default: those of the first run)"
-    )
+    datasets_help = "datasets whose held-out rows --score=heldout_… scores (default: those of the first run)"
     add("--datasets", type=split_words, default=[], metavar="DIR,…", help=datasets_help)
     probe_help = (
         "a value that replaces config.probe.KEY of the first run (train=FILE, validation=FILE, "
@@ -68,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = read_arguments(make_parser(), argv, PATHS, ("datasets",))
     prepare_devices()
     chosen = SoupOptions(flags.method, flags.score, flags.datasets, dict(flags.probe), flags.different_starts)
-    record = make_soup(flags.runs, flags.workdir, chosen)
+    with leaving_at_once(""):
+        record = make_soup(flags.runs, flags.workdir, chosen)
     for one in record["ingredients"]:
         print(f"{one['weight']:.3f}  {one['workdir']}:{one['step']}")
     if record["score"]:

@@ -134,12 +134,13 @@ def _train_model(lines: Iterator[str], options: dict) -> bytes:
         raise ValueError("no text to train a tokenizer on: every document was empty; check the input files")
     model, raised = io.BytesIO(), []
 
-    def guarded() -> Iterator[str]:  # SentencePiece takes an iterator that raises for one that ends
+    def guarded() -> Iterator[str]:  # SentencePiece ends, or takes what raises for what ends
         yield first
         try:
             yield from lines
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             raised.append(error)
+            raise
 
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -38,6 +38,7 @@ from electra_jax.configuration.recipes import (
 )
 from electra_jax.configuration.shape_hints import shape_hints
 from electra_jax.configuration.shown_values import value_lines
+from electra_jax.distributed.stopping import leaving_at_once
 from electra_jax.models.config import SECTIONS
 
 flags.disclaim_key_flags()  # they are the command's own, so that its --help shows them
@@ -99,7 +100,7 @@ def run_command(
 
     def run(argv: list[str]) -> None:
         del argv
-        with errors_on_the_terminal(saves_result=has_workdir):
+        with errors_on_the_terminal(saves_result=has_workdir), leaving_at_once(""):
             prepare = prepare_devices if on_devices else prepare_process
             prepare()
             main()

@@ -13,10 +13,10 @@ import jax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from data_pipelines.command_errors import INTERRUPTED, RESUMES, tell_interrupted
 from electra_jax.distributed.signal_watch import SignalWatch
 
 STOPPED = 143  # exit code of a run that saved and can resume: 128 + SIGTERM, which launchers know
-INTERRUPTED = 130  # exit code after Ctrl-C in a command that saves only finished parts: 128 + SIGINT
 # Before the line is printed, the main thread, if it is free, has so long to come to the place where it stops.
 SECONDS_TO_LINE = 0.05
 # Called, in any thread, before a signal ends the process within `StopNotice.nothing_to_save`.
@@ -31,7 +31,7 @@ class Stopped(SystemExit):
 
 
 @contextlib.contextmanager
-def leaving_at_once(advice: str = "Run the same command again to resume.") -> Iterator[None]:
+def leaving_at_once(advice: str = RESUMES) -> Iterator[None]:
     """Context of a command's work: after `Stopped` or Ctrl-C the process exits without clean-up.
 
     The stop may have interrupted the wait for a compilation. XLA continues to compile in another thread,
@@ -39,19 +39,19 @@ def leaving_at_once(advice: str = "Run the same command again to resume.") -> It
     installed and the others wait for this one to disconnect, so it exits normally.
 
     Args:
-      advice: a sentence for the user after Ctrl-C.
+      advice: a sentence for the user after Ctrl-C; "": the command keeps nothing.
     """
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stopped:
+        code = INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else STOPPED
+        if code == INTERRUPTED:
+            tell_interrupted(advice)
         if jax.distributed.is_initialized():
-            raise
-        was_interrupted = isinstance(stopped, KeyboardInterrupt)
-        if was_interrupted:
-            print(f"\nInterrupted. {advice}", file=sys.stderr)
+            sys.exit(code)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED if was_interrupted else STOPPED)
+        os._exit(code)
 
 
 class StopNotice:

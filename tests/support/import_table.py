@@ -151,10 +151,12 @@ MAY_IMPORT = {
         "electra_jax.runs",
     ),
 }
-# Any folder may import these: every command shows progress, may miss a package, tells all that is wrong at
-# once, may be started without a terminal, and reads or writes JSON. Names of chips depend on nothing.
+# Any folder may import these: every command may end early, shows progress, may miss a package, tells all that
+# is wrong at once, may be started without a terminal, and reads or writes JSON. Names of chips depend on
+# nothing.
 EVERYWHERE = (
     "electra_jax.distributed.chips",
+    "data_pipelines.command_errors",
     "data_pipelines.progress",
     "data_pipelines.installation",
     "data_pipelines.problems",

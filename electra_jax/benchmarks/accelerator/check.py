@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from data_pipelines.command_errors import resumable
 from data_pipelines.dataset_info import load_dataset_info
 from data_pipelines.json_files import write_json
 from data_pipelines.whole_files import write_text
@@ -20,7 +21,8 @@ def check_accelerator(names: list[str], settings: Settings) -> None:
     parts = find_parts(names)
     if settings.data:
         load_dataset_info(settings.data)
-    results = run_parts(parts, settings)
+    with resumable():  # parts that have passed are kept
+        results = run_parts(parts, settings)
     lines = report_lines(parts, results)
     directory = settings.directory
     write_json(directory / "report.json", {"parts": [dataclasses.asdict(result) for result in results]})

@@ -96,13 +96,15 @@ def test_errors(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_in_themake_documents_is_not_the_end_of_the_text(tmp_path):
+@pytest.mark.parametrize("error", [ValueError("line 7 is broken"), KeyboardInterrupt()], ids=repr)
+def test_an_error_in_the_documents_is_not_the_end_of_the_text(tmp_path, error):
     def broken():
         yield from make_documents()
-        raise ValueError("line 7 is broken")
+        raise error
 
-    with pytest.raises(ValueError, match="line 7 is broken"):
+    with pytest.raises(type(error)) as found:
         train_tokenizer(broken(), str(tmp_path / "t"), vocab_size=200)
+    assert found.value is error
     assert not list(tmp_path.iterdir())
 
 
