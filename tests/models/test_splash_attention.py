@@ -15,7 +15,7 @@ from electra_jax.models.pretraining import make_encoder
 from electra_jax.models.splash_attention import splash_attention
 from support import attention_cases
 from support.attention_by_hand import by_hand, make_inputs
-from support.attention_cases import assert_close, count_kernels, make_modern
+from support.attention_cases import assert_close, check_cut, check_refused, count_kernels, make_modern
 from support.jaxprs import sizes_of
 from support.tiny import key, model_section, modern_section, relative_section
 
@@ -162,16 +162,11 @@ class TestChoice:
     )
     def test_what_they_cannot_compute(self, changes, message, trace_for):
         trace_for()
-        assert not self.choose("auto", **changes)
-        with pytest.raises(ValueError, match=rf"^config\.train\.attention: got 'pallas', whose .*{message}"):
-            self.choose("pallas", **changes)
+        check_refused(self.choose, changes, message)
 
     def test_a_mesh_divides_rows_and_heads(self, trace_for):
         trace_for()
-        with axis_context(make_mesh({"data": 2, "fsdp": 1, "tensor": 2}, jax.devices()[:4])):
-            assert self.choose("auto")
-            assert not self.choose("auto", shape=(7, 2048, 2, 64))
-            assert not self.choose("auto", shape=(8, 2048, 3, 64))
+        check_cut(self.choose, 2048)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.extend.core import jaxprs_in_params
 
+from electra_jax.distributed.mesh import make_mesh
+from electra_jax.distributed.sharding import axis_context
 from electra_jax.models.config import encoder_shape, make_pretraining_config
 from electra_jax.models.disentangled_attention import DisentangledSelfAttention
 from electra_jax.models.inputs import derive_inputs
@@ -144,3 +147,18 @@ def count_kernels(encoder, length, is_training=True, num_rows=2):
     params = shapes_of_params(encoder, x, inputs, False)
     loss = lambda params: encoder.apply(params, x, inputs, is_training, rngs={"dropout": key()}).sum()
     return kernels_of(jax.grad(loss) if is_training else loss, params)
+
+
+def check_refused(choose, changes, message):
+    """`choose(wanted, **changes)` does without kernels for "auto"; for "pallas" it is an error."""
+    assert not choose("auto", **changes)
+    with pytest.raises(ValueError, match=rf"^config\.train\.attention: got 'pallas', whose .*{message}"):
+        choose("pallas", **changes)
+
+
+def check_cut(choose, length):
+    """`choose("auto", shape=…)` takes kernels if the mesh divides the rows and the heads."""
+    with axis_context(make_mesh({"data": 2, "fsdp": 1, "tensor": 2}, jax.devices()[:4])):
+        assert choose("auto", shape=(8, length, 2, 64))
+        assert not choose("auto", shape=(7, length, 2, 64))
+        assert not choose("auto", shape=(8, length, 3, 64))
