@@ -50,10 +50,8 @@ def global_attention(
       ValueError: `form` is "pallas", and the kernels cannot compute this (`uses_row_kernels`, `uses_splash`).
     """
     query_BLHK, key_BMHK, value_BMHK = arrays
-    shape, limits = (
-        query_BLHK.shape,
-        {"is_directed": inputs.direction is not None, "has_bias": bias_HLM is not None},
-    )
+    shape = query_BLHK.shape
+    limits = {"is_directed": inputs.direction is not None, "has_bias": bias_HLM is not None}
     if shape[1] <= LONGEST_WHOLE:
         if uses_row_kernels(form, keep_prob, None, shape, **limits):
             # Imported here, as the next: programs without the kernels start sooner.

@@ -9,14 +9,13 @@ import types
 import numpy as np
 import pytest
 
-from electra_jax.reports import recipe_difference
 from electra_jax.reports.curves import Curve
 from electra_jax.reports.overview import figures_table, label, name_runs, report_values
 from electra_jax.reports.page import MAX_TEXT, Page, render, visible
 from electra_jax.reports.run_view import read_run
 from electra_jax.reports.token_views import NOTHING, TokenView, TokenViews
-from electra_jax.runs.bucket_runs import BUCKET_FILE
 from support.html_pages import ReadPage
+from support.report_runs import make_run
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = [
@@ -34,46 +33,6 @@ HOSTILE = [
     "line\nfeed\u2028",
 ]
 SECTIONS = ["figures", "curves", "events", "evaluations", "tokens", "configuration", "sessions", "datasets"]
-
-
-def config(text="x", rate=2e-3, num_steps=40, batch_size=2, stages=()):
-    return {
-        "model": {"vocab_size": 128, "name": text},
-        "objective": {"name": "electra"},
-        "data": {"datasets": [text], "weights": [1.0], "sequence_length": 8},
-        "optimizer": {"learning_rate": rate},
-        "mesh": {"data": -1, "fsdp": 1, text: 1},
-        "train": {"num_steps": num_steps, "batch_size": batch_size},
-        "stages": stages,
-    }
-
-
-def make_run(path, text="x", **changes):
-    """A run directory without a model, with `text` in every place that may hold some."""
-    path.mkdir(parents=True)
-    as_file = lambda rows: "".join(json.dumps(row) + "\n" for row in rows)
-    rows = [
-        {"step": step, "mlm_loss": 7.0 - step / 20, "tokens_per_second": 1e4, "learning_rate": 1e-3}
-        for step in range(4, 44, 4)
-    ]
-    rows += [{"step": 20, "eval/mlm_loss": 6.25, "eval/unigram_cross_entropy": 5.5, "probe/" + text: 0.5}]
-    event = {"step": 12, "kind": "alarm", "message": text, "advice": text, "name": text, "values": {text: 1}}
-    session = {"started": text, "start_step": 0, "versions": {"jax": text}, "changed": {text: [None, text]}}
-    session |= {"command": ["--config=configs/" + text, text], "devices": text, "commit": text, "host": text}
-    dataset = {
-        "path": text,
-        "weight": 1.0,
-        "first_step": 0,
-        "fingerprint": text,
-        "splits": {text: {"rows": 3}},
-    }
-    (path / "metrics.jsonl").write_text(as_file(rows))
-    (path / "events.jsonl").write_text(as_file([event, {"step": 16, "kind": text, "message": None}]))
-    (path / "sessions.jsonl").write_text(as_file([session, session | {"start_step": 20}]))
-    (path / "datasets.json").write_text(json.dumps([dataset]))
-    (path / "parameters.txt").write_text(f"a\n1 parameter: {text}\n", encoding="utf-8", errors="replace")
-    (path / "config.json").write_text(json.dumps({"config": config(text, **changes), "data": [text]}))
-    return path
 
 
 def tokens_of(text):
@@ -271,64 +230,11 @@ def test_the_mesh_is_shown_with_the_number_of_devices(devices, mesh, shown, tmp_
     assert next(row for row in rows if row[0] == "mesh") == ["mesh", shown]
 
 
-def test_what_is_no_pre_training_run_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for place in (tmp_path / "none", tmp_path / "empty"):
-        with pytest.raises(FileNotFoundError, match=r"expected a directory of electra_jax\.pretrain"):
-            read_run(str(place))
-    for name, found, message in (
-        ("task", {"config": {"task": {}}}, "a fine-tuning"),
-        ("export", {"model_type": "electra"}, "config.json of something else"),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(found))
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            read_run(str(tmp_path / name))
-
-
-def test_a_recipe_of_anybody_is_never_run(tmp_path):
-    path = make_run(tmp_path / "run")
-    evil = tmp_path / "evil.py"
-    evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef get_config(arg=None): return None\n")
-    for recipe in (str(evil), f"configs/../../../../../../../{evil}", "configs/none.py"):
-        session = {"command": [f"--config={recipe}"], "start_step": 0}
-        (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
-        run = read_run(str(path))
-        assert run.recipe.problem and run.recipe.settings == []
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_recipe_that_names_a_bucket_is_not_loaded(tmp_path, monkeypatch):
-    path, loaded = make_run(tmp_path / "run"), []
-    monkeypatch.setattr(recipe_difference, "load_config", loaded.append)
-    session = {"command": ["--config=configs/continued.py:run=gs://anybody/run"], "start_step": 0}
-    (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
-    assert "reads a bucket" in read_run(str(path)).recipe.problem
-    assert not loaded
-
-
-@pytest.mark.parametrize("words", [["--config=configs/debug.py"], ["--config", "configs/debug.py"]])
-def test_the_recipe_and_the_flags_of_a_command_are_found(words, tmp_path):
-    path = make_run(tmp_path / "run")
-    session = {"command": ["python", "-m", "x", *words, "-config.train.num_steps", "40"], "start_step": 0}
-    (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
-    recipe = read_run(str(path)).recipe
-    assert (recipe.recipe, recipe.problem) == ("configs/debug.py", "")
-    assert [one.key for one in recipe.settings if one.is_given] == ["train.num_steps"]
-
-
 def test_a_commit_is_shown_with_its_changes(tmp_path):
     path = make_run(tmp_path / "run")
     session = {"commit": "0123456789abcdef0123+changes", "start_step": 0}
     (path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
     assert "0123456789+changes" in ReadPage(page_of(path)[1]).text
-
-
-def test_of_a_copy_the_time_of_the_last_metrics_is_not_known(tmp_path):
-    path = make_run(tmp_path / "run")
-    assert read_run(str(path)).written
-    (path / BUCKET_FILE).write_text("s3://bucket/run")
-    assert read_run(str(path)).written == ""
 
 
 def test_the_page_of_a_million_steps_is_small(tmp_path):
@@ -362,30 +268,3 @@ def test_the_band_of_the_recipe_is_drawn_and_named(differences, text, tmp_path):
     )
     assert text in ReadPage(html).text and "Band:" not in ReadPage(without).text
     assert html.count('"name":"VArea"') > without.count('"name":"VArea"')
-
-
-@pytest.mark.parametrize(
-    ("changes", "tokens", "num_problems"),
-    [({}, 16, 0), ({"stages": [[20, {"train.batch_size": 4}]]}, None, 0), ({"batch_size": "2"}, None, 1)],
-    ids=["one size", "stages", "damaged"],
-)
-def test_tokens_of_a_step_are_known_if_all_steps_have_as_many(changes, tokens, num_problems, tmp_path):
-    run = read_run(str(make_run(tmp_path / "run", **changes)))
-    about = [problem for problem in run.problems if "batch_size" in problem]
-    assert (run.tokens_per_step, len(about)) == (tokens, num_problems)
-
-
-def test_the_reference_curves_are_looked_up_by_configuration_and_data(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", lambda found: asked.append(found))
-    assert read_run(str(make_run(tmp_path / "run"))).reference is None
-    [found] = asked
-    assert found["data"] == ["x"] and found["config"]["train"]["num_steps"] == 40
-
-    def fail(found):
-        raise ValueError("damaged")
-
-    monkeypatch.setattr("electra_jax.reports.run_view.find_reference", fail)
-    assert any(
-        "reference curves could not be read" in one for one in read_run(str(tmp_path / "run")).problems
-    )
